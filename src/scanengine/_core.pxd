@@ -1,0 +1,226 @@
+# The C face of the core: layouts, status codes, and leaves small enough to inline.
+# Rule: nothing here touches a Python object, so everything here is `noexcept nogil` and allocates nothing.
+
+from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+from scanengine._rules cimport rule_set_view
+from scanengine._siphash cimport siphash_key, siphash_u64
+
+cdef enum ScanStatus:
+    # The values of model.Status; a test compares the two. Expected outcomes, in the order of the checks.
+    SCAN_MALFORMED = 1
+    SCAN_MISTYPED = 2
+    SCAN_UNKNOWN_KEY = 3
+    SCAN_FORGED = 4
+    SCAN_UNKNOWN = 5
+    SCAN_WRONG_PRODUCT = 6
+    SCAN_INACTIVE = 7
+    SCAN_FROZEN = 8
+    SCAN_VOID = 9
+    SCAN_RECALLED = 10
+    SCAN_EXPIRED = 11
+    SCAN_VALID = 12
+
+
+cdef enum SegmentStateCode:
+    # The values of model.SegmentState.
+    SEGMENT_ACTIVE = 0
+    SEGMENT_INACTIVE = 1
+    SEGMENT_FROZEN = 2
+    SEGMENT_VOID = 3
+    SEGMENT_RECALLED = 4
+
+
+cdef enum:
+    CODE_SYMBOL_COUNT = 20
+    SERIAL_BIT_COUNT = 40
+    TAG_BIT_COUNT = 50
+    SCENE_MARKETING = 2
+    SYMBOL_IGNORED = 0xfe    # hyphen and space
+    SYMBOL_BAD = 0xff
+
+
+cdef struct slot_keys:
+    siphash_key tag
+    siphash_key mask
+    bint is_known
+
+
+cdef struct profile_record:
+    # One row of PROFILE_DTYPE, 32 bytes.
+    int64_t active_from_ms
+    int64_t active_until_ms
+    uint64_t gtin
+    int32_t rule_set
+    uint8_t state
+    uint8_t scenes
+    uint16_t reserved
+
+
+cdef struct segment_view:
+    # Borrowed from a SegmentMap, which checked it.
+    const uint64_t *starts
+    const uint32_t *profiles
+    const uint32_t *buckets    # buckets[b] = last segment that starts at or before b << shift
+    uint32_t shift
+
+
+cdef inline uint64_t code_tag(const slot_keys *keys, uint64_t item) noexcept nogil:
+    # Ensures: the top 50 bits of the keyed hash of slot * 2**40 + serial.
+    return siphash_u64(&keys.tag, item) >> (64 - TAG_BIT_COUNT)
+
+
+cdef inline uint64_t code_mask(const slot_keys *keys, uint64_t tag) noexcept nogil:
+    # Ensures: the 40 bits that hide the serial; the tag serves as synthetic IV (Rogaway and Shrimpton 2006).
+    return siphash_u64(&keys.mask, tag) >> (64 - SERIAL_BIT_COUNT)
+
+
+cdef uint8_t CHECK_TERMS[20][32]    # CHECK_TERMS[i][d] = alpha^(19-i) * d in GF(32); filled at import.
+
+
+cdef inline uint8_t field_times_alpha(uint8_t value) noexcept nogil:
+    # Ensures: value * x in GF(32) with x^5 + x^2 + 1.
+    return ((value << 1) ^ ((value >> 4) * 0x25)) & 31
+
+
+cdef inline uint8_t code_check(const uint8_t *symbols, int count) noexcept nogil:
+    # Requires: symbols below 32.
+    # Ensures:  sum of alpha^(19-i) * d_i over the first `count` symbols: the check symbol of 19, 0 for a right code.
+    # Cost:     independent loads; Horner's rule is one chain of 20 steps and took five times as long.
+    cdef uint8_t total = 0
+    cdef int index
+    for index in range(count):
+        total ^= CHECK_TERMS[index][symbols[index]]
+    return total
+
+
+cdef inline uint64_t code_bits(const uint8_t *symbols, int first, int last) noexcept nogil:
+    # Ensures: symbols [first, last) as one integer, most significant first, five bits each.
+    cdef uint64_t bits = 0
+    cdef int index
+    for index in range(first, last):
+        bits = (bits << 5) | symbols[index]
+    return bits
+
+
+cdef inline uint8_t code_verify(const slot_keys *slots, const uint8_t *symbols, uint64_t *item) noexcept nogil:
+    # Requires: 20 symbols below 32; slots has 32 entries.
+    # Ensures:  SCAN_VALID and the item number, or the first check that failed and no item.
+    # Cost:     two SipHash. The tags compare as one XOR: no loop that could leave early.
+    cdef const slot_keys *keys = &slots[symbols[0]]
+    cdef uint64_t tag, found
+    if code_check(symbols, CODE_SYMBOL_COUNT) != 0:
+        return SCAN_MISTYPED
+    if not keys.is_known:
+        return SCAN_UNKNOWN_KEY
+    tag = code_bits(symbols, 9, 19)
+    found = (<uint64_t>symbols[0] << SERIAL_BIT_COUNT) | (code_bits(symbols, 1, 9) ^ code_mask(keys, tag))
+    if code_tag(keys, found) ^ tag:
+        return SCAN_FORGED
+    item[0] = found
+    return SCAN_VALID
+
+
+cdef inline void code_write(const slot_keys *keys, uint64_t item, uint8_t *symbols) noexcept nogil:
+    # Requires: room for 20 symbols; keys are those of the item's slot.
+    # Ensures:  the values (not letters) of the code of this item.
+    cdef uint64_t tag = code_tag(keys, item)
+    cdef uint64_t masked = (item ^ code_mask(keys, tag)) & ((<uint64_t>1 << SERIAL_BIT_COUNT) - 1)
+    cdef int index
+    symbols[0] = <uint8_t>(item >> SERIAL_BIT_COUNT)
+    for index in range(8):
+        symbols[1 + index] = <uint8_t>((masked >> (35 - 5 * index)) & 31)
+    for index in range(10):
+        symbols[9 + index] = <uint8_t>((tag >> (45 - 5 * index)) & 31)
+    symbols[19] = code_check(symbols, 19)
+
+
+cdef inline uint64_t segment_find(const segment_view *view, uint64_t offset) noexcept nogil:
+    # Requires: offset inside the batch.
+    # Ensures:  the index of the last segment that starts at or before offset.
+    # Cost:     one look in the bucket index, then a binary search inside the bucket, which holds a segment or two
+    #           unless segments crowd together.
+    cdef uint64_t bucket = offset >> view.shift
+    cdef uint64_t low = view.buckets[bucket]
+    cdef uint64_t high = view.buckets[bucket + 1]
+    cdef uint64_t middle
+    while low < high:
+        middle = (low + high + 1) >> 1
+        if view.starts[middle] <= offset:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+cdef inline uint8_t profile_status(const profile_record *profile, int64_t now_ms) noexcept nogil:
+    # Ensures: the status a code takes from its segment. A state that somebody set wins over the window.
+    if profile.state == SEGMENT_INACTIVE:
+        return SCAN_INACTIVE
+    if profile.state == SEGMENT_FROZEN:
+        return SCAN_FROZEN
+    if profile.state == SEGMENT_VOID:
+        return SCAN_VOID
+    if profile.state == SEGMENT_RECALLED:
+        return SCAN_RECALLED
+    if now_ms < profile.active_from_ms:
+        return SCAN_INACTIVE
+    if now_ms >= profile.active_until_ms:
+        return SCAN_EXPIRED
+    return SCAN_VALID
+
+
+cdef class CodeKeys:
+    cdef slot_keys _slots[32]
+    cdef const slot_keys *keys_of(self, object slot) except NULL
+
+
+cdef class SegmentMap:
+    cdef segment_view view
+    cdef readonly uint64_t count
+    cdef readonly uint64_t segment_count
+    cdef readonly uint32_t profile_count
+    cdef const uint64_t[::1] _starts      # These three hold the buffers that `view` points into.
+    cdef const uint32_t[::1] _profiles
+    cdef uint32_t[::1] _buckets
+
+
+cdef class RuleSet:
+    cdef rule_set_view view
+    cdef tuple _arrays                    # Holds the buffers that `view` points into.
+
+
+cdef struct batch_view:
+    uint64_t count
+    uint64_t profile_base
+    segment_view segments
+
+
+cdef struct resolution:
+    uint64_t item
+    int64_t local_date
+    int32_t batch
+    int32_t profile
+    int16_t rule
+    int16_t drawn
+    uint8_t status
+
+
+cdef class Resolver:
+    cdef CodeKeys _keys
+    cdef Py_ssize_t _batch_count
+    cdef uint64_t *_item_starts
+    cdef batch_view *_batches
+    cdef rule_set_view *_rule_sets
+    cdef const profile_record *_profiles
+    cdef tuple _owners                    # Holds all that the pointers above borrow from.
+    cdef Py_ssize_t find_batch(self, uint64_t item) noexcept nogil
+    cdef void verify(self, const uint8_t *symbols, resolution *result) noexcept nogil
+    cdef uint64_t offset_of(self, const resolution *found) noexcept nogil
+    cdef int32_t profile_of(self, const resolution *found) noexcept nogil
+    cdef void decide(self, resolution *result, int64_t now_ms, uint8_t role, uint32_t region) noexcept nogil
+    cdef void resolve_rows(
+        self, const uint8_t *letters, Py_ssize_t count, int64_t now_ms, const uint8_t[:] roles,
+        const uint32_t[:] regions, uint8_t[::1] status, uint64_t[::1] item, int32_t[::1] profile,
+        int16_t[::1] rule, int16_t[::1] drawn,
+    ) noexcept nogil

@@ -1,0 +1,733 @@
+"""Native leaves and batch loops: codes, tags, look-ups, draws.
+
+What lives here knows bytes and tables. It knows no file, clock, network or policy, and keeps no state between calls.
+``_reference`` is the same in plain Python, written to be read; the two agree on every value and every error.
+All objects are immutable after construction, so any number of threads may use one at once; the ``_many`` functions
+release the GIL.
+"""
+
+cimport cython
+cimport numpy as cnp
+from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memset
+
+from scanengine._draws cimport key_read
+from scanengine._rules cimport (
+    FIELD_CODE_ITEM, FIELD_CODE_MINUTE, FIELD_CODE_PRODUCT, FIELD_CODE_REGION, FIELD_CODE_ROLE, FIELD_CODE_TIME,
+    field_value, floor_divide, local_ms, predicate_record, rule_draw, rule_find, rule_record,
+    rule_set_check, rule_set_view, scan_facts, transition_record,
+)
+
+import numpy as np
+
+# To its users the core is one module.
+from scanengine._draws import alias_draw, draw_words, permute, siphash24    # no-cython-lint
+
+cnp.import_array()
+
+cdef extern from "Python.h":
+    bint PyUnicode_IS_ASCII(object text)
+    const uint8_t *PyUnicode_1BYTE_DATA(object text)
+
+cdef extern from *:
+    """
+    #define scanengine_prefetch(address) __builtin_prefetch(address)
+    #ifdef __OPTIMIZE__
+    #define SCANENGINE_OPTIMIZED 1
+    #else
+    #define SCANENGINE_OPTIMIZED 0
+    #endif
+    """
+    void prefetch "scanengine_prefetch"(const void *address) noexcept nogil
+    int SCANENGINE_OPTIMIZED
+    int SCANENGINE_DEBUG_BUILD
+
+ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"    # Crockford base 32: no I, L, O, U
+
+RULE_DTYPE = np.dtype([
+    ("predicate_start", "<u4"), ("predicate_count", "<u4"), ("column_start", "<u4"), ("column_count", "<u4"),
+    ("number", "u1"), ("mode", "u1"), ("reserved", "V6"),
+])
+PREDICATE_DTYPE = np.dtype([("field", "<u4"), ("range_start", "<u4"), ("range_count", "<u4"), ("reserved", "<u4")])
+TRANSITION_DTYPE = np.dtype([("at_ms", "<i8"), ("offset_s", "<i4"), ("reserved", "<u4")])
+PROFILE_DTYPE = np.dtype([
+    ("active_from_ms", "<i8"), ("active_until_ms", "<i8"), ("gtin", "<u8"), ("rule_set", "<i4"),
+    ("state", "u1"), ("scenes", "u1"), ("reserved", "V2"),
+])
+FIELD_TIME = FIELD_CODE_TIME
+FIELD_MINUTE = FIELD_CODE_MINUTE
+FIELD_PRODUCT = FIELD_CODE_PRODUCT
+FIELD_ITEM = FIELD_CODE_ITEM
+FIELD_REGION = FIELD_CODE_REGION
+FIELD_ROLE = FIELD_CODE_ROLE
+
+cdef enum:
+    # Rows of resolve_rows in flight. 16 to 64 measured alike; the block's results stay in the first-level cache.
+    BLOCK_ROWS = 32
+
+cdef uint64_t NO_ITEM = <uint64_t>0xffffffffffffffff
+cdef uint64_t ITEM_SPACE = <uint64_t>1 << 55
+cdef uint64_t SERIAL_END = <uint64_t>1 << SERIAL_BIT_COUNT
+cdef int64_t TIME_END_MS = <int64_t>1 << 62
+cdef uint8_t SYMBOL_OF_BYTE[256]
+cdef uint8_t LETTER_OF_SYMBOL[32]
+
+
+def _fill_symbol_tables():
+    # Constants of the module, written once at import and only read afterwards.
+    cdef bytes letters = ALPHABET.encode()
+    cdef int symbol, index
+    memset(SYMBOL_OF_BYTE, SYMBOL_BAD, sizeof(SYMBOL_OF_BYTE))
+    for symbol in range(32):
+        LETTER_OF_SYMBOL[symbol] = letters[symbol]
+        SYMBOL_OF_BYTE[letters[symbol]] = symbol
+        SYMBOL_OF_BYTE[letters.lower()[symbol]] = symbol
+    for letter, symbol in ((b"O", 0), (b"o", 0), (b"I", 1), (b"i", 1), (b"L", 1), (b"l", 1)):
+        SYMBOL_OF_BYTE[ord(letter)] = symbol
+    for letter in (b"-", b" "):
+        SYMBOL_OF_BYTE[ord(letter)] = SYMBOL_IGNORED
+    for symbol in range(32):
+        CHECK_TERMS[19][symbol] = symbol
+        for index in range(18, -1, -1):
+            CHECK_TERMS[index][symbol] = field_times_alpha(CHECK_TERMS[index + 1][symbol])
+
+
+_fill_symbol_tables()
+
+
+def build_flags():
+    """Say how the module was built: ``{"debug": bool, "optimized": bool}``."""
+    return {"debug": bool(SCANENGINE_DEBUG_BUILD), "optimized": bool(SCANENGINE_OPTIMIZED)}
+
+
+# Codes ---------------------------------------------------------------------------------------------------------------
+
+cdef bint symbols_read(object text, uint8_t *symbols) except -1:
+    # Ensures: True and 20 symbols, or False if the text is not 20 symbols in any accepted spelling.
+    cdef const uint8_t *data
+    cdef Py_ssize_t index
+    cdef int count = 0
+    cdef uint8_t symbol
+    if not isinstance(text, str):
+        raise TypeError(f"a code is a str, found {type(text).__name__}")
+    if not PyUnicode_IS_ASCII(text):
+        return False
+    data = PyUnicode_1BYTE_DATA(text)
+    for index in range(len(text)):
+        symbol = SYMBOL_OF_BYTE[data[index]]
+        if symbol < 32:
+            if count == CODE_SYMBOL_COUNT:
+                return False
+            symbols[count] = symbol
+            count += 1
+        elif symbol == SYMBOL_BAD:
+            return False
+    return count == CODE_SYMBOL_COUNT
+
+
+cdef str symbols_text(const uint8_t *symbols):
+    cdef uint8_t letters[CODE_SYMBOL_COUNT]
+    cdef int index
+    for index in range(CODE_SYMBOL_COUNT):
+        letters[index] = LETTER_OF_SYMBOL[symbols[index]]
+    return (<const char *>letters)[:CODE_SYMBOL_COUNT].decode("ascii")
+
+
+def normalize(text):
+    """Return the bare spelling, 20 upper-case symbols, or None if malformed. The check symbol is not checked."""
+    cdef uint8_t symbols[CODE_SYMBOL_COUNT]
+    if not symbols_read(text, symbols):
+        return None
+    return symbols_text(symbols)
+
+
+def check_symbol(bytes symbols not None):
+    """Return the check symbol, 0 to 31, of the 19 symbol values before it.
+
+    Raises
+    ------
+    ValueError
+        If there are not 19 values of 0 to 31.
+    """
+    cdef const uint8_t *data = symbols
+    if len(symbols) != 19 or max(symbols) > 31:
+        raise ValueError("19 symbols of 0 to 31 expected")
+    return code_check(data, 19)
+
+
+def base32_text(bytes digest not None):
+    """Return 16 bytes as 26 symbols of the alphabet: the big-endian number, with two zero bits in front.
+
+    Raises
+    ------
+    ValueError
+        If there are not 16 bytes.
+    """
+    if len(digest) != 16:
+        raise ValueError(f"16 bytes expected, found {len(digest)}")
+    cdef const uint8_t *data = digest
+    cdef uint8_t letters[26]
+    cdef uint32_t bits = 0
+    cdef int held = 2
+    cdef int count = 0
+    cdef int index
+    for index in range(16):
+        bits = (bits << 8) | data[index]
+        held += 8
+        while held >= 5:
+            held -= 5
+            letters[count] = LETTER_OF_SYMBOL[(bits >> held) & 31]
+            count += 1
+    return (<const char *>letters)[:26].decode("ascii")
+
+
+cdef class CodeKeys:
+    """Prepared sub-keys of up to 32 key slots: makes codes and checks them.
+
+    Parameters
+    ----------
+    slots : iterable of (int, bytes, bytes)
+        Slot number 0 to 31, tag key and mask key of 16 bytes each.
+
+    Raises
+    ------
+    ValueError
+        If a slot is out of range or given twice, or a key has not 16 bytes.
+    """
+
+    def __cinit__(self, slots):
+        memset(self._slots, 0, sizeof(self._slots))
+        for slot, tag_key, mask_key in slots:
+            if not 0 <= slot < 32:
+                raise ValueError(f"a slot is 0 to 31, found {slot}")
+            if self._slots[<int>slot].is_known:
+                raise ValueError(f"slot {slot} is given twice")
+            key_read(tag_key, &self._slots[<int>slot].tag)
+            key_read(mask_key, &self._slots[<int>slot].mask)
+            self._slots[<int>slot].is_known = True
+
+    def __repr__(self):
+        return f"<CodeKeys of slots {[slot for slot in range(32) if self._slots[slot].is_known]}>"
+
+    def __reduce__(self):
+        raise TypeError("CodeKeys holds secrets and cannot be pickled")
+
+    cdef const slot_keys *keys_of(self, object slot) except NULL:
+        if not 0 <= slot < 32 or not self._slots[<int>slot].is_known:
+            raise ValueError(f"no keys for slot {slot}")
+        return &self._slots[<int>slot]
+
+    def encode(self, slot, serial):
+        """Return the code of one item, 20 symbols.
+
+        Raises
+        ------
+        ValueError
+            If the slot has no keys, or the serial is not 0 to 2**40 - 1.
+        """
+        cdef uint8_t symbols[CODE_SYMBOL_COUNT]
+        cdef const slot_keys *keys = self.keys_of(slot)
+        serial_checked(serial)
+        code_write(keys, (<uint64_t>slot << SERIAL_BIT_COUNT) | <uint64_t>serial, symbols)
+        return symbols_text(symbols)
+
+    def encode_many(self, slot, serial_start, count):
+        """Return the codes of `count` items in a row as letters, uint8 of shape (count, 20).
+
+        Raises
+        ------
+        ValueError
+            As :meth:`encode`, for the first and the last serial; or if the count is negative.
+
+        Notes
+        -----
+        Releases the GIL; two SipHash a code.
+        """
+        cdef const slot_keys *keys = self.keys_of(slot)
+        if count < 0:
+            raise ValueError(f"a count is not negative, found {count}")
+        serial_checked(serial_start)
+        if count:
+            serial_checked(serial_start + count - 1)
+        cdef cnp.ndarray letters = np.empty((count, CODE_SYMBOL_COUNT), dtype=np.uint8)
+        cdef uint8_t *row = <uint8_t *>cnp.PyArray_DATA(letters)
+        cdef uint64_t item = (<uint64_t>slot << SERIAL_BIT_COUNT) | <uint64_t>serial_start
+        cdef Py_ssize_t row_count = count
+        cdef Py_ssize_t index
+        cdef int symbol
+        with nogil:
+            for index in range(row_count):
+                code_write(keys, item + <uint64_t>index, row)
+                for symbol in range(CODE_SYMBOL_COUNT):
+                    row[symbol] = LETTER_OF_SYMBOL[row[symbol]]
+                row += CODE_SYMBOL_COUNT
+        return letters
+
+    def decode(self, text):
+        """Return (status, item) of a code in any accepted spelling; no item, 2**64 - 1, unless it is ``VALID``."""
+        cdef uint8_t symbols[CODE_SYMBOL_COUNT]
+        cdef uint64_t item = NO_ITEM
+        if not symbols_read(text, symbols):
+            return SCAN_MALFORMED, item
+        return code_verify(self._slots, symbols, &item), item
+
+
+cdef int serial_checked(object serial) except -1:
+    if not 0 <= serial < SERIAL_END:
+        raise ValueError(f"a serial is 0 to {SERIAL_END - 1}, found {serial}")
+    return 0
+
+
+# Look-ups ------------------------------------------------------------------------------------------------------------
+
+cdef class SegmentMap:
+    """The segments that tile one batch, with an index that finds one in constant time.
+
+    Parameters
+    ----------
+    starts : uint64, shape (k,)
+        First offset of each segment: 0, then each after the one before. A segment ends where the next starts.
+    profiles : uint32, shape (k,)
+        Profile of each segment, below `profile_count`.
+    count : int
+        Codes in the batch, 1 to 2**40.
+
+    Raises
+    ------
+    ValueError
+        Naming the first segment that breaks a rule above.
+    """
+
+    def __cinit__(
+        self, const uint64_t[::1] starts not None, const uint32_t[::1] profiles not None, count, profile_count
+    ):
+        cdef uint64_t segment_count = starts.shape[0]
+        cdef uint64_t index, bucket_count, bucket, segment
+        cdef uint32_t profile_limit = min(max(profile_count, 0), 0xffffffff)
+        if not 1 <= count <= SERIAL_END:
+            raise ValueError(f"a batch has 1 to 2**40 codes, found {count}")
+        if segment_count == 0:
+            raise ValueError("a batch needs at least one segment")
+        if <uint64_t>profiles.shape[0] != segment_count:
+            raise ValueError(f"{segment_count} starts but {profiles.shape[0]} profiles")
+        if starts[0] != 0:
+            raise ValueError(f"the first segment must start at 0, found {starts[0]}")
+        for index in range(1, segment_count):
+            if starts[index] <= starts[index - 1]:
+                raise ValueError(f"segment {index} starts at {starts[index]}, not after {starts[index - 1]}")
+        if starts[segment_count - 1] >= <uint64_t>count:
+            raise ValueError(
+                f"segment {segment_count - 1} starts at {starts[segment_count - 1]}, outside the batch of {count}")
+        for index in range(segment_count):
+            if profiles[index] >= profile_limit:
+                raise ValueError(f"segment {index} has profile {profiles[index]}, expected below {profile_count}")
+        self.count = count
+        self.profile_count = profile_limit
+        self.segment_count = segment_count
+        self._starts = starts
+        self._profiles = profiles
+        self.view.starts = &starts[0]
+        self.view.profiles = &profiles[0]
+        # At most two buckets a segment: a segment or two each when they are spread evenly, 8 bytes a segment.
+        while (self.count - 1) >> self.view.shift >= 2 * segment_count:
+            self.view.shift += 1
+        bucket_count = ((self.count - 1) >> self.view.shift) + 1
+        self._buckets = np.empty(bucket_count + 1, dtype=np.uint32)
+        self.view.buckets = &self._buckets[0]
+        segment = 0
+        for bucket in range(bucket_count):
+            while segment + 1 < segment_count and starts[segment + 1] <= bucket << self.view.shift:
+                segment += 1
+            self._buckets[bucket] = segment
+        self._buckets[bucket_count] = segment_count - 1
+
+    def find(self, offset):
+        """Return the index of the segment that holds `offset`; IndexError outside the batch."""
+        if not 0 <= offset < self.count:
+            raise IndexError(f"offset {offset} is outside the batch of {self.count}")
+        return segment_find(&self.view, offset)
+
+    def profile_at(self, offset):
+        """Return the profile of the segment that holds `offset`; IndexError outside the batch."""
+        return self._profiles[self.find(offset)]
+
+
+cdef object array_checked(object array, object dtype, str what):
+    # Ensures: a contiguous array of exactly this type; a copy only if the caller's was not contiguous.
+    if not isinstance(array, np.ndarray) or array.dtype != dtype:
+        raise TypeError(f"{what} must be an array of {dtype}")
+    return np.ascontiguousarray(array)
+
+
+cdef class RuleSet:
+    """The rules of one campaign, ready to be drawn from: predicates, alias tables and the zone's wall clock.
+
+    Parameters
+    ----------
+    draw_key : bytes
+        16 bytes.
+    rules, predicates, transitions : structured arrays
+        ``RULE_DTYPE``, ``PREDICATE_DTYPE``, ``TRANSITION_DTYPE``.
+    ranges : uint64, shape (m, 2)
+        Half-open ranges [low, high) of the predicates.
+    thresholds, aliases, outcomes : uint64, uint32, int16, shape (c,)
+        Alias tables of all rules, one after the other; an alias counts from its rule's first column. An outcome is a
+        prize number or -1.
+
+    Raises
+    ------
+    ValueError
+        Naming the first row that is wrong. After that nothing is checked again.
+    """
+
+    def __cinit__(self, draw_key, rules, predicates, ranges, thresholds, aliases, outcomes, transitions):
+        key_read(draw_key, &self.view.draw_key)
+        rules = array_checked(rules, RULE_DTYPE, "rules")
+        predicates = array_checked(predicates, PREDICATE_DTYPE, "predicates")
+        ranges = array_checked(ranges, np.dtype(np.uint64), "ranges").reshape(-1, 2)
+        thresholds = array_checked(thresholds, np.dtype(np.uint64), "thresholds")
+        aliases = array_checked(aliases, np.dtype(np.uint32), "aliases")
+        outcomes = array_checked(outcomes, np.dtype(np.int16), "outcomes")
+        transitions = array_checked(transitions, TRANSITION_DTYPE, "transitions")
+        self._arrays = (rules, predicates, ranges, thresholds, aliases, outcomes, transitions)
+        self.view.rules = <const rule_record *>cnp.PyArray_DATA(<cnp.ndarray>rules)
+        self.view.predicates = <const predicate_record *>cnp.PyArray_DATA(<cnp.ndarray>predicates)
+        self.view.ranges = <const uint64_t *>cnp.PyArray_DATA(<cnp.ndarray>ranges)
+        self.view.thresholds = <const uint64_t *>cnp.PyArray_DATA(<cnp.ndarray>thresholds)
+        self.view.aliases = <const uint32_t *>cnp.PyArray_DATA(<cnp.ndarray>aliases)
+        self.view.outcomes = <const int16_t *>cnp.PyArray_DATA(<cnp.ndarray>outcomes)
+        self.view.transitions = <const transition_record *>cnp.PyArray_DATA(<cnp.ndarray>transitions)
+        rule_set_check(
+            &self.view, len(rules), len(predicates), len(ranges), len(thresholds), len(aliases), len(outcomes),
+            len(transitions))
+        self.view.rule_count = len(rules)
+        self.view.transition_count = len(transitions)
+
+    def decide(self, item, now_ms, role, region, gtin):
+        """Return (rule number, prize number or -1) of the first rule that holds; (-1, -1) if none does."""
+        cdef scan_facts scan
+        cdef const rule_record *rule
+        time_checked(now_ms)
+        if not 0 <= item < ITEM_SPACE:
+            raise ValueError(f"an item is below 2**55, found {item}")
+        scan.item = item
+        scan.now_ms = now_ms
+        scan.role = role_checked(role)
+        scan.region = region_checked(region)
+        scan.gtin = gtin
+        rule = rule_find(&self.view, &scan)
+        if rule == NULL:
+            return -1, -1
+        return rule.number, rule_draw(&self.view, rule, scan.item)
+
+    def local_date(self, now_ms):
+        """Return the local day, days since 1970-01-01."""
+        time_checked(now_ms)
+        return floor_divide(local_ms(&self.view, now_ms), 86_400_000)
+
+    def local_minute(self, now_ms):
+        """Return the minute of the local day, 0 to 1439."""
+        cdef scan_facts scan
+        time_checked(now_ms)
+        scan.now_ms = now_ms
+        return field_value(&self.view, &scan, FIELD_CODE_MINUTE)
+
+
+cdef int64_t time_checked(object now_ms) except -1:
+    if not 0 <= now_ms < TIME_END_MS:
+        raise ValueError(f"a time is 0 to 2**62 milliseconds since 1970, found {now_ms}")
+    return now_ms
+
+
+cdef int role_checked(object role) except -1:
+    if not 0 <= role <= 4:
+        raise ValueError(f"a role is 0 to 4, found {role}")
+    return role
+
+
+cdef int region_checked(object region) except -1:
+    if not 0 <= region <= 999_999:
+        raise ValueError(f"a region is a six-digit code, found {region}")
+    return region
+
+
+# Resolution ----------------------------------------------------------------------------------------------------------
+
+cdef class Resolver:
+    """One snapshot of keys and tables, laid out for speed: text in, status, item and offer out.
+
+    Parameters
+    ----------
+    keys : CodeKeys
+    batches : sequence of (int, int, SegmentMap, int)
+        First item, count, segments and index of the first profile of each batch, in order of items, not overlapping.
+    profiles : ``PROFILE_DTYPE``, shape (p,)
+        What segments say, all batches one after the other.
+    rule_sets : sequence of RuleSet
+        What ``rule_set`` of a profile counts in.
+
+    Raises
+    ------
+    ValueError
+        Naming the first batch or profile that is wrong.
+    """
+
+    def __cinit__(self, CodeKeys keys not None, batches, profiles, rule_sets):
+        cdef SegmentMap segments
+        cdef Py_ssize_t index
+        batches, rule_sets = list(batches), list(rule_sets)
+        profiles = array_checked(profiles, PROFILE_DTYPE, "profiles")
+        self._keys = keys
+        self._batch_count = len(batches)
+        self._owners = (profiles, tuple(batches), tuple(rule_sets))
+        self._profiles = <const profile_record *>cnp.PyArray_DATA(<cnp.ndarray>profiles)
+        self._item_starts = <uint64_t *>calloc(len(batches) + 1, sizeof(uint64_t))
+        self._batches = <batch_view *>calloc(len(batches) + 1, sizeof(batch_view))
+        self._rule_sets = <rule_set_view *>calloc(len(rule_sets) + 1, sizeof(rule_set_view))
+        if self._item_starts == NULL or self._batches == NULL or self._rule_sets == NULL:
+            raise MemoryError("no memory for the batches of a snapshot")
+        end = 0
+        for index, (item_start, count, checked, profile_base) in enumerate(batches):
+            if not isinstance(checked, SegmentMap):
+                raise TypeError(f"batch {index}: a SegmentMap expected, found {type(checked).__name__}")
+            segments = checked
+            if not 0 <= item_start <= item_start + count <= ITEM_SPACE:
+                raise ValueError(f"batch {index}: items {item_start}+{count} are outside the item space")
+            if item_start < end:
+                raise ValueError(f"batch {index}: items {item_start}+{count} overlap the batch before")
+            if segments.count != count:
+                raise ValueError(f"batch {index}: a segment map of {segments.count} codes for a batch of {count}")
+            if not 0 <= profile_base <= profile_base + segments.profile_count <= len(profiles):
+                raise ValueError(f"batch {index}: profiles from {profile_base} are outside the {len(profiles)} given")
+            end = item_start + count
+            self._item_starts[index] = item_start
+            self._batches[index].count = count
+            self._batches[index].profile_base = profile_base
+            self._batches[index].segments = segments.view
+        for index, rule_set in enumerate(rule_sets):
+            if not isinstance(rule_set, RuleSet):
+                raise TypeError(f"rule set {index}: a RuleSet expected, found {type(rule_set).__name__}")
+            self._rule_sets[index] = (<RuleSet>rule_set).view
+        for index in range(len(profiles)):
+            if self._profiles[index].state > SEGMENT_RECALLED:
+                raise ValueError(f"profile {index}: state {self._profiles[index].state} is not 0 to 4")
+            if self._profiles[index].scenes > 31:
+                raise ValueError(f"profile {index}: scenes {self._profiles[index].scenes} is not 0 to 31")
+            if not -1 <= self._profiles[index].rule_set < <Py_ssize_t>len(rule_sets):
+                raise ValueError(
+                    f"profile {index}: rule set {self._profiles[index].rule_set} is not -1 to {len(rule_sets) - 1}")
+
+    def __dealloc__(self):
+        free(self._item_starts)
+        free(self._batches)
+        free(self._rule_sets)
+
+    cdef Py_ssize_t find_batch(self, uint64_t item) noexcept nogil:
+        # Ensures: the index of the batch that holds the item, or -1.
+        cdef Py_ssize_t low = -1
+        cdef Py_ssize_t high = self._batch_count - 1
+        cdef Py_ssize_t middle
+        while low < high:
+            middle = (low + high + 1) >> 1
+            if self._item_starts[middle] <= item:
+                low = middle
+            else:
+                high = middle - 1
+        if low >= 0 and item - self._item_starts[low] < self._batches[low].count:
+            return low
+        return -1
+
+    cdef void decide(self, resolution *result, int64_t now_ms, uint8_t role, uint32_t region) noexcept nogil:
+        # Requires: an item inside result.batch, result.profile its profile.
+        # Ensures:  status, local date and, where marketing is on, the offer of the first rule that holds.
+        # Cost:     two SipHash for the draw.
+        cdef const profile_record *profile = &self._profiles[result.profile]
+        cdef const rule_set_view *rule_set
+        cdef const rule_record *rule
+        cdef scan_facts scan
+        result.status = profile_status(profile, now_ms)
+        if result.status != SCAN_VALID or profile.rule_set < 0:
+            return
+        rule_set = &self._rule_sets[profile.rule_set]
+        result.local_date = floor_divide(local_ms(rule_set, now_ms), 86_400_000)
+        if not profile.scenes & SCENE_MARKETING:
+            return
+        scan.item = result.item
+        scan.gtin = profile.gtin
+        scan.now_ms = now_ms
+        scan.region = region
+        scan.role = role
+        rule = rule_find(rule_set, &scan)
+        if rule != NULL:
+            result.rule = rule.number
+            result.drawn = rule_draw(rule_set, rule, result.item)
+
+    cdef void verify(self, const uint8_t *symbols, resolution *result) noexcept nogil:
+        # Ensures: status and item of the code and the batch it is in; SCAN_VALID only says "located" here.
+        resolution_clear(result)
+        result.status = code_verify(self._keys._slots, symbols, &result.item)
+        if result.status == SCAN_VALID:
+            result.batch = <int32_t>self.find_batch(result.item)
+            if result.batch < 0:
+                result.status = SCAN_UNKNOWN
+                result.item = NO_ITEM
+
+    cdef uint64_t offset_of(self, const resolution *found) noexcept nogil:
+        return found.item - self._item_starts[found.batch]
+
+    cdef int32_t profile_of(self, const resolution *found) noexcept nogil:
+        # Requires: found.batch holds found.item.
+        cdef const batch_view *batch = &self._batches[found.batch]
+        cdef uint64_t segment = segment_find(&batch.segments, self.offset_of(found))
+        return <int32_t>(batch.profile_base + batch.segments.profiles[segment])
+
+    def resolve(self, text, now_ms, role, region):
+        """Resolve one code in any accepted spelling.
+
+        Parameters
+        ----------
+        text : str
+        now_ms : int
+            Milliseconds since 1970 UTC.
+        role : int
+            0 to 4.
+        region : int
+            Six-digit code, 0 if unknown.
+
+        Returns
+        -------
+        status, item, batch_index, profile_index, rule, drawn, local_date : int
+            -1 where it does not apply (2**64 - 1 for the item, 0 for the date). A drawn -1 beside a rule is ``none``.
+        """
+        cdef uint8_t symbols[CODE_SYMBOL_COUNT]
+        cdef resolution found
+        cdef int64_t now = time_checked(now_ms)
+        cdef uint8_t checked_role = role_checked(role)
+        cdef uint32_t checked_region = region_checked(region)
+        resolution_clear(&found)
+        found.status = SCAN_MALFORMED
+        if symbols_read(text, symbols):
+            self.verify(symbols, &found)
+            if found.status == SCAN_VALID:
+                found.profile = self.profile_of(&found)
+                self.decide(&found, now, checked_role, checked_region)
+        return found.status, found.item, found.batch, found.profile, found.rule, found.drawn, found.local_date
+
+    def resolve_many(self, codes, now_ms, role, region):
+        """Resolve many codes without the GIL.
+
+        Parameters
+        ----------
+        codes : uint8, shape (n, 20)
+            Letters of bare codes, in either case.
+        now_ms : int
+        role, region : int, or array of shape (n,)
+
+        Returns
+        -------
+        status : uint8, item : uint64, profile : int32, rule : int16, drawn : int16
+            All of shape (n,), as in :meth:`resolve`.
+
+        Raises
+        ------
+        ValueError
+            If a shape or a value does not fit.
+        """
+        cdef int64_t now = time_checked(now_ms)
+        if not isinstance(codes, np.ndarray) or codes.dtype != np.uint8 or codes.ndim != 2 or codes.shape[1] != 20:
+            raise ValueError("codes must be uint8 of shape (n, 20)")
+        codes = np.ascontiguousarray(codes)
+        cdef Py_ssize_t count = len(codes)
+        cdef const uint8_t *letters = <const uint8_t *>cnp.PyArray_DATA(<cnp.ndarray>codes)
+        cdef const uint8_t[:] roles = _column(role, count, "role", np.uint8, 4, role_checked)
+        cdef const uint32_t[:] regions = _column(region, count, "region", np.uint32, 999_999, region_checked)
+        cdef uint8_t[::1] status = np.empty(count, dtype=np.uint8)
+        cdef uint64_t[::1] item = np.empty(count, dtype=np.uint64)
+        cdef int32_t[::1] profile = np.empty(count, dtype=np.int32)
+        cdef int16_t[::1] rule = np.empty(count, dtype=np.int16)
+        cdef int16_t[::1] drawn = np.empty(count, dtype=np.int16)
+        if count:
+            with nogil:
+                self.resolve_rows(letters, count, now, roles, regions, status, item, profile, rule, drawn)
+        return (np.asarray(status), np.asarray(item), np.asarray(profile), np.asarray(rule), np.asarray(drawn))
+
+    @cython.boundscheck(False)      # Safe: resolve_many made or checked every array with `count` rows.
+    cdef void resolve_rows(
+        self, const uint8_t *letters, Py_ssize_t count, int64_t now_ms, const uint8_t[:] roles,
+        const uint32_t[:] regions, uint8_t[::1] status, uint64_t[::1] item, int32_t[::1] profile,
+        int16_t[::1] rule, int16_t[::1] drawn,
+    ) noexcept nogil:
+        # Three passes over a block at a time, each asking for the memory that the next one reads: codes come in random
+        # order, and a look-up in a large batch is three cache misses that would otherwise be waited for one by one.
+        cdef resolution block[BLOCK_ROWS]
+        cdef uint8_t symbols[CODE_SYMBOL_COUNT]
+        cdef const segment_view *segments
+        cdef resolution *found
+        cdef Py_ssize_t start, row, rows
+        cdef uint64_t bucket
+        start = 0
+        while start < count:
+            rows = min(<Py_ssize_t>BLOCK_ROWS, count - start)
+            for row in range(rows):
+                found = &block[row]
+                if letters_read(letters + (start + row) * CODE_SYMBOL_COUNT, symbols):
+                    self.verify(symbols, found)
+                else:
+                    resolution_clear(found)
+                    found.status = SCAN_MALFORMED
+                if found.status == SCAN_VALID:
+                    segments = &self._batches[found.batch].segments
+                    prefetch(&segments.buckets[self.offset_of(found) >> segments.shift])
+            for row in range(rows):
+                found = &block[row]
+                if found.status == SCAN_VALID:
+                    segments = &self._batches[found.batch].segments
+                    bucket = segments.buckets[self.offset_of(found) >> segments.shift]
+                    prefetch(&segments.starts[bucket])
+                    prefetch(&segments.profiles[bucket])
+            for row in range(rows):
+                found = &block[row]
+                if found.status == SCAN_VALID:
+                    found.profile = self.profile_of(found)
+                    self.decide(found, now_ms, roles[start + row], regions[start + row])
+                status[start + row] = found.status
+                item[start + row] = found.item
+                profile[start + row] = found.profile
+                rule[start + row] = found.rule
+                drawn[start + row] = found.drawn
+            start += rows
+
+
+cdef bint letters_read(const uint8_t *letters, uint8_t *symbols) noexcept nogil:
+    # Ensures: True and 20 symbols, or False if one of the 20 bytes is no symbol. No hyphens here: rows have 20 bytes.
+    cdef uint8_t seen = 0
+    cdef int index
+    for index in range(CODE_SYMBOL_COUNT):
+        symbols[index] = SYMBOL_OF_BYTE[letters[index]]
+        seen |= symbols[index]
+    return seen < 32
+
+
+cdef void resolution_clear(resolution *result) noexcept nogil:
+    result.item = NO_ITEM
+    result.local_date = 0
+    result.batch = -1
+    result.profile = -1
+    result.rule = -1
+    result.drawn = -1
+    result.status = 0
+
+
+def _column(value, count, what, dtype, limit, check):
+    """Return `value` as an array of `count` rows; a single value becomes a view of stride 0."""
+    if np.ndim(value) == 0:
+        check(value)
+        return np.broadcast_to(np.asarray(value, dtype=dtype), (count,))
+    column = np.asarray(value)
+    if column.shape != (count,) or column.dtype.kind not in "iu":
+        raise ValueError(f"{what} must be one value or {count} integers, found {column.dtype} {column.shape}")
+    outside = np.flatnonzero((column < 0) | (column > limit))
+    if len(outside):
+        check(int(column[outside[0]]))
+    return column.astype(dtype)
