@@ -1,0 +1,369 @@
+"""How callers reach the one thread that owns a ledger, and how its answers get back.
+
+*Natural batching*: while the thread works on one batch the calls that arrive wait in a queue, and make the next one.
+There is no timer: a lone call is taken at once, and under load batches grow by themselves.
+
+A caller waits no longer than the deadline. Its call may still be carried out later; one that is found given up before
+its batch begins is passed over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from queue import Empty, SimpleQueue
+from typing import Generic, TypeVar
+
+from scanengine.errors import LedgerUnavailableError
+
+Request = TypeVar("Request")
+Answer = TypeVar("Answer")
+Result = TypeVar("Result")
+
+_log = logging.getLogger(__name__)
+
+
+class _Blocked(Generic[Request, Answer]):
+    """A call whose thread waits. The lock is held until the answers are there."""
+
+    __slots__ = ("_done", "answers", "is_given_up", "requests")
+
+    def __init__(self, requests: Sequence[Request]) -> None:
+        self.requests = requests
+        self.answers: list[Answer] | None = None
+        self.is_given_up = False
+        self._done = threading.Lock()
+        self._done.acquire()
+
+    def wait(self, timeout_s: float) -> list[Answer] | None:
+        if not self._done.acquire(timeout=timeout_s):
+            self.is_given_up = True
+            return None
+        return self.answers
+
+    def deliver(self, answers: list[Answer] | None) -> None:
+        self.answers = answers
+        self._done.release()
+
+
+class _Awaited(Generic[Request, Answer]):
+    """A call whose task waits in an event loop."""
+
+    __slots__ = ("answers", "due_s", "future", "port", "requests")
+
+    def __init__(
+        self,
+        requests: Sequence[Request],
+        future: asyncio.Future[list[Answer] | None],
+        port: _Port[Request, Answer],
+        due_s: float,
+    ) -> None:
+        self.requests = requests
+        self.future = future
+        self.port = port
+        self.due_s = due_s
+        self.answers: list[Answer] | None = None
+
+    @property
+    def is_given_up(self) -> bool:
+        # A caller that went away has claimed all the same; only one that was told "pending" may be passed over.
+        return self.future.done() and not self.future.cancelled()
+
+
+class _Port(Generic[Request, Answer]):
+    """One event loop's side: the calls waiting in it, and a single timer for all their deadlines.
+
+    Every call has the same time to wait, so the oldest one is always due first.
+    """
+
+    __slots__ = ("_timer", "_waiting", "loop", "timeout_s")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, timeout_s: float) -> None:
+        self.loop = loop
+        self.timeout_s = timeout_s
+        self._waiting: deque[_Awaited[Request, Answer]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self, requests: Sequence[Request]) -> _Awaited[Request, Answer]:
+        call = _Awaited(requests, self.loop.create_future(), self, self.loop.time() + self.timeout_s)
+        self._waiting.append(call)
+        if self._timer is None:
+            self._timer = self.loop.call_at(call.due_s, self._expire)
+        return call
+
+    def post(self, calls: list[_Awaited[Request, Answer]]) -> None:
+        """Hand answers over from the ledger's thread: one wake-up of the loop for a whole batch."""
+        try:
+            self.loop.call_soon_threadsafe(self._deliver, calls)
+        except RuntimeError:
+            _log.debug("an event loop was closed before %d answers of the ledger reached it", len(calls))
+
+    def _deliver(self, calls: list[_Awaited[Request, Answer]]) -> None:
+        for call in calls:
+            if not call.future.done():
+                call.future.set_result(call.answers)
+        waiting = self._waiting
+        while waiting and waiting[0].future.done():
+            waiting.popleft()
+
+    def _expire(self) -> None:
+        now_s = self.loop.time()
+        waiting = self._waiting
+        while waiting and (waiting[0].due_s <= now_s or waiting[0].future.done()):
+            call = waiting.popleft()
+            if not call.future.done():
+                call.future.set_result(None)
+        self._timer = self.loop.call_at(waiting[0].due_s, self._expire) if waiting else None
+
+
+class _Task:
+    """Work for the ledger's thread that is not a request, in its turn between two batches."""
+
+    __slots__ = ("_done", "error", "function")
+
+    def __init__(self, function: Callable[[], None]) -> None:
+        self.function = function
+        self.error: BaseException | None = LedgerUnavailableError("the ledger was closed before its turn came")
+        self._done = threading.Lock()
+        self._done.acquire()
+
+    def run(self) -> None:
+        try:
+            self.function()
+            self.error = None
+        except Exception as error:  # noqa: BLE001 - it is raised again, in the thread of the caller.
+            self.error = error
+        self.skip()
+
+    def skip(self) -> None:
+        self._done.release()
+
+    def wait(self, timeout_s: float) -> bool:
+        return self._done.acquire(timeout=timeout_s)
+
+
+class _Stop:
+    """The last entry of the queue."""
+
+
+_Call = _Blocked[Request, Answer] | _Awaited[Request, Answer]
+_Entry = _Blocked[Request, Answer] | _Awaited[Request, Answer] | _Task | _Stop
+
+
+class Calls(Generic[Request, Answer]):
+    """A thread, and the queue in front of it.
+
+    Parameters
+    ----------
+    handle : callable
+        Answers a batch: as many answers as requests, in order, or None if nothing is known of any of them.
+        Runs in the thread.
+    background : callable
+        Does a small piece of work that can wait and returns whether there is more of it. Runs in the thread.
+    batch_max : int
+        Most requests in one batch.
+    timeout_s : float
+        How long a caller waits, seconds.
+    """
+
+    def __init__(
+        self,
+        handle: Callable[[list[Request]], list[Answer] | None],
+        background: Callable[[], bool],
+        *,
+        batch_max: int,
+        timeout_s: float,
+    ) -> None:
+        self.requests_taken = 0
+        self._handle = handle
+        self._background = background
+        self._batch_max = batch_max
+        self._timeout_s = timeout_s
+        self._queue: SimpleQueue[_Entry[Request, Answer]] = SimpleQueue()
+        self._ports: dict[asyncio.AbstractEventLoop, _Port[Request, Answer]] = {}
+        self._process = os.getpid()
+        self._is_closed = False
+        self._close_lock = threading.Lock()
+        self._thread = threading.Thread(target=self._run, name="scanengine-ledger", daemon=True)
+        self._thread.start()
+
+    def ask(self, requests: Sequence[Request]) -> list[Answer | None]:
+        """Return the answers in order, None for each that is not known within the deadline; blocks.
+
+        Raises
+        ------
+        LedgerUnavailableError
+            Closed, or used in a forked process.
+        """
+        self.check()
+        due_s = time.monotonic() + self._timeout_s
+        calls = [_Blocked[Request, Answer](part) for part in self._parts(requests)]
+        for call in calls:
+            self._queue.put(call)
+        answers: list[Answer | None] = []
+        for call in calls:
+            answers += call.wait(max(due_s - time.monotonic(), 0)) or [None] * len(call.requests)
+        return answers
+
+    async def ask_async(self, requests: Sequence[Request]) -> list[Answer | None]:
+        """Do :meth:`ask` without blocking the event loop."""
+        parts = self._parts(requests)
+        answers: list[Answer | None] = []
+        for part, future in zip(parts, [self.begin(part) for part in parts], strict=True):
+            answers += await future or [None] * len(part)
+        return answers
+
+    def begin(self, requests: Sequence[Request]) -> asyncio.Future[list[Answer] | None]:
+        """Put at most ``batch_max`` requests in the queue; the future holds the answers, or None at the deadline.
+
+        Raises
+        ------
+        LedgerUnavailableError
+            Closed, or used in a forked process.
+        """
+        self.check()
+        loop = asyncio.get_running_loop()
+        port = self._ports.get(loop) or self._open_port(loop)
+        call = port.begin(requests)
+        self._queue.put(call)
+        return call.future
+
+    def run(self, function: Callable[[], Result]) -> Result:
+        """Run a function in the thread, between two batches, and return its result; blocks.
+
+        Raises
+        ------
+        LedgerUnavailableError
+            Closed, used in a forked process, or its turn did not come within the deadline: it may still run.
+        Exception
+            Whatever the function raised.
+        """
+        self.check()
+        results: list[Result] = []
+        task = _Task(lambda: results.append(function()))
+        self._queue.put(task)
+        if not task.wait(self._timeout_s):
+            raise LedgerUnavailableError(f"no answer of the ledger within {self._timeout_s} s; the outcome is unknown")
+        if task.error is not None:
+            raise task.error
+        return results[0]
+
+    def check(self) -> None:
+        """Raise ``LedgerUnavailableError`` if closed or in a forked process."""
+        if os.getpid() != self._process:
+            raise LedgerUnavailableError(
+                f"the ledger was opened by process {self._process} and cannot be used after a fork; "
+                f"open it in process {os.getpid()} instead, after the other has closed it"
+            )
+        if self._is_closed:
+            raise LedgerUnavailableError("the ledger is closed")
+
+    def close(self) -> bool:
+        """Answer what was asked, then end the thread; False if it had ended before.
+
+        Raises
+        ------
+        LedgerUnavailableError
+            In a forked process, which has no such thread.
+        """
+        with self._close_lock:
+            if self._is_closed:
+                return False
+            self.check()
+            self._is_closed = True
+        self._queue.put(_Stop())
+        self._thread.join()
+        return True
+
+    def _parts(self, requests: Sequence[Request]) -> list[Sequence[Request]]:
+        step = self._batch_max
+        return [requests[start : start + step] for start in range(0, len(requests), step)]
+
+    def _open_port(self, loop: asyncio.AbstractEventLoop) -> _Port[Request, Answer]:
+        for other in list(self._ports):
+            if other.is_closed():
+                self._ports.pop(other, None)
+        port: _Port[Request, Answer] = _Port(loop, self._timeout_s)
+        self._ports[loop] = port
+        return port
+
+    def _run(self) -> None:
+        has_more = False
+        entry: _Entry[Request, Answer] | None = None
+        while not isinstance(entry, _Stop):
+            if entry is None and has_more and self._queue.empty():
+                has_more = self._work_on()
+                continue
+            calls, entry = self._collect(entry or self._queue.get())
+            if calls:
+                self._answer(calls)
+            if isinstance(entry, _Task):
+                entry.run()
+                entry = None
+            has_more = self._work_on()
+        self._refuse_rest()
+
+    def _work_on(self) -> bool:
+        try:
+            return self._background()
+        except Exception:  # noqa: BLE001 - a thread that ends would leave every later caller without an answer.
+            _log.exception("the ledger failed at its background work")
+            return False
+
+    def _collect(
+        self, entry: _Entry[Request, Answer]
+    ) -> tuple[list[_Call[Request, Answer]], _Entry[Request, Answer] | None]:
+        """Return the calls of the next batch and the entry that ended it, which is not part of it.
+
+        A task ends the batch: it sees all that was asked before it and nothing asked after it.
+        """
+        calls: list[_Call[Request, Answer]] = []
+        room = self._batch_max
+        while not isinstance(entry, (_Task, _Stop)):
+            if not entry.is_given_up:
+                room -= len(entry.requests)
+                if calls and room < 0:
+                    return calls, entry
+                calls.append(entry)
+            try:
+                entry = self._queue.get_nowait()
+            except Empty:
+                return calls, None
+        return calls, entry
+
+    def _answer(self, calls: list[_Call[Request, Answer]]) -> None:
+        requests = [request for call in calls for request in call.requests]
+        self.requests_taken += len(requests)
+        try:
+            answers = self._handle(requests)
+        except Exception:  # noqa: BLE001 - a thread that ends would leave every later caller without an answer.
+            _log.exception("the ledger failed on a batch of %d requests", len(requests))
+            answers = None
+        posts: dict[_Port[Request, Answer], list[_Awaited[Request, Answer]]] = {}
+        at = 0
+        for call in calls:
+            part = None if answers is None else answers[at : at + len(call.requests)]
+            at += len(call.requests)
+            if isinstance(call, _Awaited):
+                call.answers = part
+                posts.setdefault(call.port, []).append(call)
+            else:
+                call.deliver(part)
+        for port, group in posts.items():
+            port.post(group)
+
+    def _refuse_rest(self) -> None:
+        """Let go of calls that slipped in while the ledger was being closed."""
+        while not self._queue.empty():
+            entry = self._queue.get()
+            if isinstance(entry, _Task):
+                entry.skip()
+            elif isinstance(entry, _Blocked):
+                entry.deliver(None)
+            elif isinstance(entry, _Awaited):
+                entry.port.post([entry])

@@ -1,0 +1,237 @@
+"""What a ledger is to the rest of the engine: the one part that remembers.
+
+A ledger answers claims and counts scans, each in one atomic step, and hands out the events written with them. It is
+said here once what may be asked; how the answer comes about is in :mod:`scanengine.ledger.rules`, and where it is kept
+is each backend's own matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+from msgspec import Struct
+
+from scanengine.model import (
+    NO_PRIZE,
+    NO_RULE,
+    Adjustment,
+    ClaimRequest,
+    ClaimStatus,
+    Event,
+    ObserveRequest,
+    Receipt,
+    ScanFacts,
+)
+
+PENDING: Final = Receipt(ClaimStatus.PENDING)
+"""The outcome is unknown: ask again with the same visit."""
+
+ACTIONS: Final = ("stock", "budget", "pause", "resume", "close")
+
+_ITEM_BITS = 55
+_WORD_MAX = (1 << 64) - 1
+_GENERATION_MAX = (1 << 32) - 1
+_TIME_MS_MAX = 253_370_764_799_999
+"""The end of the year 9998 UTC: what is recorded must be a time that can be told in any zone."""
+_DATE_MAX = (1 << 31) - 1
+_AMOUNT_MAX = (1 << 62) - 1
+_NUMBER_MAX = 255
+
+
+class CampaignTotals(Struct, frozen=True):
+    """What one campaign has given so far, and the adjustments in force.
+
+    Parameters
+    ----------
+    claims : int
+        Recorded claims.
+    money : int
+        Money awarded, in the currency's minor unit.
+    awards, extra_stock : dict of int to int
+        Units by prize number.
+    """
+
+    id: str
+    claims: int
+    money: int
+    awards: dict[int, int]
+    is_paused: bool
+    is_closed: bool
+    extra_stock: dict[int, int]
+    extra_budget: int
+
+
+class LedgerTotals(Struct, frozen=True):
+    """What a ledger holds, for a person to look at.
+
+    Parameters
+    ----------
+    event_seq : int
+        Number of the newest event, 0 before the first.
+    events : int
+        Events not yet trimmed.
+    campaigns : tuple of CampaignTotals
+        In the order of their ids.
+    readers : dict of str to int
+        Reader to the newest event that it has acknowledged.
+    """
+
+    claims: int
+    events: int
+    event_seq: int
+    generation: int
+    campaigns: tuple[CampaignTotals, ...]
+    readers: dict[str, int]
+
+
+class Ledger(Protocol):
+    """Durable, atomic memory of claims and scans of one program.
+
+    Notes
+    -----
+    Thread-safe. Trouble of the world (no answer within the deadline, a transaction that failed) is never an exception
+    of a claim: the receipt says ``pending``. Every method raises :class:`~scanengine.errors.LedgerUnavailableError`
+    after ``close`` and in a process forked from the one that opened the ledger, and ``ValueError`` for an argument
+    that no caller should make.
+    """
+
+    @property
+    def calls(self) -> int:
+        """Claims and observations that have reached the ledger."""
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the newest batch could not be written, or None if it could: claims are ``pending`` while it lasts."""
+
+    @property
+    def generation(self) -> int:
+        """Newest generation seen in a request or announced."""
+
+    def claim(self, request: ClaimRequest) -> Receipt:
+        """Claim an item for a person, or tell why not; blocks until the answer is durable."""
+
+    def claim_many(self, requests: Sequence[ClaimRequest]) -> list[Receipt]:
+        """Claim in order, each request for itself; blocks until all answers are durable."""
+
+    def observe(self, request: ObserveRequest) -> ScanFacts:
+        """Count a visit, or only look; raises ``LedgerUnavailableError`` where a claim would be pending."""
+
+    async def claim_async(self, request: ClaimRequest) -> Receipt:
+        """Do :meth:`claim` without blocking the event loop."""
+
+    async def claim_many_async(self, requests: Sequence[ClaimRequest]) -> list[Receipt]:
+        """Do :meth:`claim_many` without blocking the event loop."""
+
+    async def observe_async(self, request: ObserveRequest) -> ScanFacts:
+        """Do :meth:`observe` without blocking the event loop."""
+
+    def adjust(self, adjustment: Adjustment) -> bool:
+        """Apply an adjustment; False if its id was applied before. Raises ``LedgerUnavailableError`` if unknown."""
+
+    def announce(self, generation: int) -> None:
+        """Tell that a generation is published: claims decided on older ones are ``stale`` from now on."""
+
+    def register_reader(self, name: str) -> None:
+        """Make sure that no event is trimmed before this reader has acknowledged it; again is no change."""
+
+    def events(self, reader: str, after: int, limit: int) -> list[Event]:
+        """Return at most ``limit`` events with ``seq`` above ``after``, in order."""
+
+    def ack(self, reader: str, up_to: int) -> None:
+        """Acknowledge all events up to ``up_to``; what all readers have acknowledged is trimmed."""
+
+    def totals(self) -> LedgerTotals:
+        """Return what the ledger holds."""
+
+    def close(self) -> None:
+        """Answer what was asked, then let go of everything; again is no change."""
+
+
+def check_claim(request: ClaimRequest) -> None:
+    """Check that a claim fits the records, so that one wrong request cannot spoil the batch it shares.
+
+    Raises
+    ------
+    ValueError
+        A number is outside its range, or an offer names a rule or a prize that cannot be.
+    """
+    if not (
+        0 <= request.item < 1 << _ITEM_BITS
+        and 0 <= request.now_ms <= _TIME_MS_MAX
+        and 0 <= request.user_hash <= _WORD_MAX
+        and 0 <= request.visit_hash <= _WORD_MAX
+        and 0 <= request.generation <= _GENERATION_MAX
+    ):
+        raise ValueError(
+            "a claim needs item < 2**55, now_ms before the year 9999, hashes of 64 bits and generation < 2**32, found "
+            f"item={request.item} now_ms={request.now_ms} generation={request.generation}"
+        )
+    if not (request.user.isascii() and request.visit.isascii()):
+        (request.user + request.visit).encode()  # A lone surrogate is a ValueError here, not in the midst of a batch.
+    if request.terms is not None and not 1 <= request.local_date <= _DATE_MAX:
+        raise ValueError(f"a claim in a campaign needs a local date of 1 to {_DATE_MAX}, found {request.local_date}")
+    for offer in request.offers:
+        if not (NO_RULE < offer.rule <= _NUMBER_MAX and NO_PRIZE <= offer.drawn <= _NUMBER_MAX):
+            raise ValueError(f"an offer needs rule 0 to 255 and drawn -1 to 255, found {offer}")
+
+
+def check_observe(request: ObserveRequest) -> None:
+    """Check that an observation fits the records.
+
+    Raises
+    ------
+    ValueError
+        A number is outside its range.
+    """
+    if not (
+        0 <= request.item < 1 << _ITEM_BITS
+        and 0 <= request.now_ms <= _TIME_MS_MAX
+        and 0 <= request.visit_hash <= _WORD_MAX
+    ):
+        raise ValueError(
+            "an observation needs item < 2**55, now_ms before the year 9999 and a visit hash of 64 bits, found "
+            f"item={request.item} now_ms={request.now_ms}"
+        )
+
+
+def check_adjustment(adjustment: Adjustment) -> None:
+    """Check that an adjustment says something.
+
+    Raises
+    ------
+    ValueError
+        The action is unknown, the id or campaign empty, or the prize or amount is not one that can be added.
+    """
+    if not adjustment.id or not adjustment.campaign:
+        raise ValueError("an adjustment needs an id and a campaign")
+    if adjustment.action not in ACTIONS:
+        raise ValueError(f"an adjustment is one of {', '.join(ACTIONS)}, found {adjustment.action!r}")
+    if adjustment.action == "stock" and not 0 <= adjustment.prize <= _NUMBER_MAX:
+        raise ValueError(f"an adjustment of stock needs a prize of 0 to 255, found {adjustment.prize}")
+    if adjustment.action in ("stock", "budget") and not 1 <= adjustment.amount <= _AMOUNT_MAX:
+        raise ValueError(f"adding {adjustment.action} needs an amount of 1 or more, found {adjustment.amount}")
+
+
+def check_generation(generation: int) -> None:
+    """Check that a generation fits the records.
+
+    Raises
+    ------
+    ValueError
+        It is negative or needs more than 32 bits.
+    """
+    if not 0 <= generation <= _GENERATION_MAX:
+        raise ValueError(f"a generation is 0 to {_GENERATION_MAX}, found {generation}")
+
+
+def check_events(after: int, limit: int) -> None:
+    """Check the arguments of ``events``.
+
+    Raises
+    ------
+    ValueError
+        One of them is negative.
+    """
+    if after < 0 or limit < 0:
+        raise ValueError(f"after and limit are not negative, found {after} and {limit}")

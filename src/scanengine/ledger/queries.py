@@ -1,0 +1,138 @@
+"""What the SQLite ledger asks its database besides claims: events and their readers, adjustments, totals.
+
+The functions read or write through a connection of the caller; those that write do so inside its transaction.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Final
+
+import msgspec
+
+from scanengine.ledger import schema
+from scanengine.ledger.protocol import CampaignTotals, LedgerTotals
+from scanengine.ledger.state import Book, read_books
+from scanengine.model import Adjustment, Event
+
+_decode_event: Final = msgspec.json.Decoder(Event).decode
+
+
+def add_reader(connection: sqlite3.Connection, name: str) -> None:
+    """Register a reader; it starts at the oldest event that is still there."""
+    trimmed = schema.read_meta_number(connection, "trimmed_seq")
+    connection.execute("INSERT OR IGNORE INTO readers VALUES (?, ?)", (name, trimmed))
+
+
+def acknowledge(connection: sqlite3.Connection, reader: str, up_to: int) -> None:
+    """Move a reader's mark forward.
+
+    Raises
+    ------
+    ValueError
+        No such reader, or no such event yet: a mark ahead of the events would let unread ones be trimmed.
+    """
+    check_reader(connection, reader)
+    newest = newest_event(connection)
+    if not 0 <= up_to <= newest:
+        raise ValueError(f"reader {reader!r} acknowledges up to {up_to}, but the newest event is {newest}")
+    connection.execute("UPDATE readers SET acked = max(acked, ?) WHERE name = ?", (up_to, reader))
+
+
+def acknowledged(connection: sqlite3.Connection) -> int:
+    """Return the newest event that every reader has acknowledged, 0 without readers."""
+    return connection.execute("SELECT min(acked) FROM readers").fetchone()[0] or 0
+
+
+def check_reader(connection: sqlite3.Connection, reader: str) -> None:
+    """Check that a reader is registered.
+
+    Raises
+    ------
+    ValueError
+        It is not.
+    """
+    if connection.execute("SELECT 1 FROM readers WHERE name = ?", (reader,)).fetchone() is None:
+        raise ValueError(f"no reader {reader!r} is registered: register it before its first event")
+
+
+def newest_event(connection: sqlite3.Connection) -> int:
+    """Return the number of the newest event that was ever written, 0 before the first."""
+    newest: int | None = connection.execute("SELECT max(seq) FROM events").fetchone()[0]
+    # After everything was trimmed only the mark of the trim knows how far the numbers had come.
+    return newest or schema.read_meta_number(connection, "trimmed_seq")
+
+
+def read_events(connection: sqlite3.Connection, reader: str, after: int, limit: int) -> list[Event]:
+    """Return events in order.
+
+    Raises
+    ------
+    ValueError
+        No such reader.
+    """
+    check_reader(connection, reader)
+    rows = connection.execute("SELECT body FROM events WHERE seq > ? ORDER BY seq LIMIT ?", (after, limit))
+    return [_decode_event(body) for (body,) in rows]
+
+
+def trim_events(connection: sqlite3.Connection, up_to: int) -> None:
+    """Delete events up to a number, and remember how many of them were of claims."""
+    gone = connection.execute("SELECT count(*) FROM events WHERE seq <= ? AND claim > 0", (up_to,)).fetchone()[0]
+    connection.execute("DELETE FROM events WHERE seq <= ?", (up_to,))
+    schema.write_meta(connection, "trimmed_claims", schema.read_meta_number(connection, "trimmed_claims") + gone)
+    schema.write_meta(connection, "trimmed_seq", up_to)
+
+
+def read_counters(connection: sqlite3.Connection) -> dict[tuple[int, int, int, int], int]:
+    """Return every counter by campaign number, kind, number and date."""
+    rows = connection.execute("SELECT campaign, kind, number, date, value FROM counters")
+    return {(campaign, kind, number, date): value for campaign, kind, number, date, value in rows}
+
+
+def has_adjustment(connection: sqlite3.Connection, id_: str) -> bool:
+    """Tell whether an adjustment was applied."""
+    return connection.execute("SELECT 1 FROM adjustments WHERE id = ?", (id_,)).fetchone() is not None
+
+
+def add_adjustment(
+    connection: sqlite3.Connection, adjustment: Adjustment, campaign: int, *, is_new_campaign: bool
+) -> None:
+    """Record an adjustment of a campaign, and the campaign if nothing was recorded of it."""
+    if is_new_campaign:
+        connection.execute("INSERT INTO campaigns VALUES (?, ?)", (campaign, adjustment.campaign))
+    connection.execute(
+        "INSERT INTO adjustments (id, campaign, action, prize, amount, at_ms) VALUES (?, ?, ?, ?, ?, ?)",
+        (adjustment.id, campaign, adjustment.action, adjustment.prize, adjustment.amount, adjustment.at_ms),
+    )
+
+
+def read_totals(connection: sqlite3.Connection) -> LedgerTotals:
+    """Return what the ledger holds, all of one moment."""
+    connection.execute("BEGIN")
+    try:
+        claims = connection.execute("SELECT max(seq) FROM claims").fetchone()[0] or 0
+        event_seq = newest_event(connection)
+        return LedgerTotals(
+            claims=claims,
+            events=event_seq - schema.read_meta_number(connection, "trimmed_seq"),
+            event_seq=event_seq,
+            generation=schema.read_meta_number(connection, "generation"),
+            campaigns=tuple(sorted(map(_campaign_totals, read_books(connection).values()), key=lambda held: held.id)),
+            readers=dict(connection.execute("SELECT name, acked FROM readers ORDER BY name").fetchall()),
+        )
+    finally:
+        connection.execute("COMMIT")
+
+
+def _campaign_totals(book: Book) -> CampaignTotals:
+    return CampaignTotals(
+        id=book.id,
+        claims=book.claims.total,
+        money=book.spent.total,
+        awards={number: tally.total for number, tally in sorted(book.prizes.items())},
+        is_paused=book.is_paused,
+        is_closed=book.is_closed,
+        extra_stock=dict(book.extra_units),
+        extra_budget=book.extra_budget,
+    )
