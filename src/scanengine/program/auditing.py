@@ -1,0 +1,137 @@
+"""The audit of a program: the ledger against itself, against the published limits, and against a witness."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from scanengine.errors import SettingsError
+from scanengine.keys import Keyring
+from scanengine.ledger import SqliteReader, audit
+from scanengine.model import NO_PRIZE, ClaimReply, ClaimStatus, Party, PrizeReply
+from scanengine.program.answers import Answerer
+from scanengine.program.settings import Settings, ledger_identity
+from scanengine.tables.snapshot import load_snapshot
+from scanengine.tables.workspace import Workspace
+
+_RECORDED = (ClaimStatus.AWARDED.value, ClaimStatus.NO_PRIZE.value)
+
+
+class _WitnessLine(msgspec.Struct):
+    """What matters of any reply: of a single scan, of a batch, or of a problem, which tells of no claim."""
+
+    status: str | int | None = None
+    claim: ClaimReply | None = None
+    problem: dict[str, Any] | None = None
+    results: list[_WitnessLine] | None = None
+
+
+class ProgramAudit(msgspec.Struct, frozen=True):
+    """What an audit looked at and found.
+
+    Parameters
+    ----------
+    claims, scans, events, counters : int
+        Rows checked.
+    acknowledged : int
+        Different recorded claims that the witness was told of.
+    lost, changed : list of str
+        Ids of acknowledged claims that the ledger lacks, or holds with another prize.
+    problems : list of str
+        What does not agree inside the ledger.
+    """
+
+    claims: int
+    scans: int
+    events: int
+    counters: int
+    acknowledged: int
+    lost: list[str]
+    changed: list[str]
+    problems: list[str]
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether everything agrees."""
+        return not (self.lost or self.changed or self.problems)
+
+
+def audit_program(
+    workspace: Workspace, settings: Settings, keyring: Keyring, witness_path: Path | None = None
+) -> ProgramAudit:
+    """Audit the ledger of a workspace, also while a server uses it.
+
+    Parameters
+    ----------
+    witness_path : path, optional
+        NDJSON of replies as they were received: of ``POST /v1/scans``, of batches, problems among them.
+
+    Raises
+    ------
+    LedgerFormatError
+        If the ledger cannot be read.
+    SettingsError
+        If a line of the witness file is not a reply.
+    """
+    # The witness first: what was acknowledged before it was read must be in the ledger that is read after it.
+    told = read_witness(witness_path) if witness_path is not None else {}
+    snapshot = load_snapshot(workspace)
+    with SqliteReader(workspace.ledger_path, ledger_identity(settings, keyring)) as reader:
+        report = audit(reader, {campaign: table.terms for campaign, table in snapshot.prizes.items()})
+        answerer = Answerer(workspace, settings)
+        found: dict[str, str | None] = {}
+        campaigns = reader.campaigns()
+        for _, records in reader.claims() if told else ():
+            for item, party, campaign, generation, number in zip(
+                *(records[name].tolist() for name in ("item", "party", "campaign", "generation", "prize")), strict=True
+            ):
+                claim_id = keyring.claim_id(item, Party(party))
+                if claim_id in told:
+                    prize = None
+                    if number != NO_PRIZE:
+                        prize = answerer.prize_table(campaigns[campaign], generation, snapshot).prize(number)
+                    found[claim_id] = prize.id if prize else None
+    return ProgramAudit(
+        claims=report.claims,
+        scans=report.scans,
+        events=report.events,
+        counters=report.counters,
+        acknowledged=len(told),
+        lost=sorted(told.keys() - found.keys()),
+        changed=sorted(claim_id for claim_id, prize in found.items() if told[claim_id] != prize),
+        problems=report.problems,
+    )
+
+
+def read_witness(path: Path) -> dict[str, str | None]:
+    """Return claim id to prize id (None for no prize) of all recorded claims that a file of replies tells of.
+
+    Raises
+    ------
+    SettingsError
+        Naming the first line that is not a reply.
+    """
+    told: dict[str, str | None] = {}
+    decoder = msgspec.json.Decoder(_WitnessLine)
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                reply = decoder.decode(line)
+            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+                raise SettingsError(f"{path}: line {number} is not a reply of the server: {error}") from error
+            for answer in [reply] if reply.results is None else reply.results:
+                if answer.status is None and answer.problem is None:
+                    raise SettingsError(f"{path}: line {number} is not a reply of the server: it has no status")
+                claim = answer.claim
+                if claim is not None and claim.status in _RECORDED:
+                    told[claim.id] = prize_id(claim.prize)
+    return told
+
+
+def prize_id(prize: PrizeReply | None) -> str | None:
+    """Return the id of a prize that was told, or None."""
+    return prize.id if prize else None

@@ -1,0 +1,364 @@
+"""The one object everybody opens: decides by the current snapshot, commits to the ledger, answers.
+
+    text -> Engine.decide -> ClaimRequest -> Ledger -> Receipt -> Answer
+
+A program holds one reference to an :class:`Engine`; a refresh replaces it whole, so every scan sees one generation from
+its beginning to its end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scanengine.engine import Decisions, Engine
+from scanengine.errors import LedgerUnavailableError, ScanError
+from scanengine.keys import Keyring, load_keyring
+from scanengine.ledger import Ledger, SqliteLedger, SqliteReader
+from scanengine.model import (
+    Answer,
+    Decision,
+    ObserveRequest,
+    Role,
+    ScanFacts,
+    Status,
+)
+from scanengine.program.answers import Answerer
+from scanengine.program.claims import Claims
+from scanengine.program.scans import Scan, region_code, role_of
+from scanengine.program.settings import Settings, ledger_identity, load_settings
+from scanengine.tables.snapshot import Snapshot, load_snapshot
+from scanengine.tables.workspace import Workspace
+
+logger = logging.getLogger(__name__)
+
+LedgerMode = Literal["own", "read", "none"]
+_TIME_MS_END: Final = 253_370_764_800_000
+"""The year 9999 UTC: a later time is a mistake in its unit, and none could be told in every zone."""
+_CLAIMS_AT_ONCE: Final = 256
+"""Entries of a batch decided between two turns of the event loop: under a millisecond."""
+
+
+def open_program(folder: str | os.PathLike[str], *, ledger: LedgerMode | None = "own") -> Program:
+    """Open a workspace.
+
+    Parameters
+    ----------
+    folder : path
+    ledger : {"own", "read", "none"} or None
+        ``own``: this process owns the ledger, claims and counts. ``read``: looks at the ledger beside its owner.
+        ``none`` (or None): decides only.
+
+    Raises
+    ------
+    WorkspaceError, SettingsError, KeyringError, TableFormatError
+        If the folder is not a workspace, or one of its files is wrong.
+    LedgerBusyError
+        If another process owns the ledger.
+    LedgerFormatError
+        If the ledger is damaged or of another program.
+    """
+    if ledger not in ("own", "read", "none", None):
+        raise ValueError(f"ledger is 'own', 'read', 'none' or None, found {ledger!r}")
+    workspace = Workspace(Path(folder))
+    settings = load_settings(workspace.settings_path)
+    keyring = load_keyring(workspace.keys_path)
+    snapshot = load_snapshot(workspace)
+    opened: Ledger | None = None
+    reader: SqliteReader | None = None
+    if ledger == "own":
+        opened = SqliteLedger(
+            workspace.ledger_path,
+            ledger_identity(settings, keyring),
+            scan_events=settings.ledger.scan_events,
+            timeout_s=settings.ledger.timeout_s,
+        )
+    elif ledger == "read" and workspace.ledger_path.exists():
+        reader = SqliteReader(workspace.ledger_path, ledger_identity(settings, keyring))
+    try:
+        return Program(workspace, settings, keyring, snapshot, opened, reader, has_counts=ledger in ("own", "read"))
+    except BaseException:
+        for each in (opened, reader):
+            if each is not None:
+                each.close()
+        raise
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+class Program:
+    """Engine, ledger and workspace of one brand; safe for any number of threads, a context manager.
+
+    Made by :func:`scanengine.open`. `clock` returns milliseconds since 1970 UTC and can be replaced.
+    """
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        settings: Settings,
+        keyring: Keyring,
+        snapshot: Snapshot,
+        ledger: Ledger | None,
+        reader: SqliteReader | None = None,
+        *,
+        has_counts: bool = True,
+        clock: Callable[[], int] = _now_ms,
+    ) -> None:
+        self.workspace = workspace
+        self.settings = settings
+        self.keyring = keyring
+        self.clock = clock
+        self._engine = Engine(keyring, snapshot)
+        self._ledger = ledger
+        self._reader = reader
+        self._has_counts = has_counts
+        self._answerer = Answerer(workspace, settings)
+        self._refresh_lock = threading.Lock()
+        self._reader_lock = threading.Lock()
+
+    def __enter__(self) -> Program:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Answer what was asked, then let go of the ledger. May be called twice."""
+        if self._ledger is not None:
+            self._ledger.close()
+        if self._reader is not None:
+            self._reader.close()
+
+    # What is current ------------------------------------------------------------------------------------------------
+
+    @property
+    def engine(self) -> Engine:
+        """The engine of the current snapshot."""
+        return self._engine
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The current snapshot."""
+        return self._engine.snapshot
+
+    @property
+    def answerer(self) -> Answerer:
+        """What puts answers into words."""
+        return self._answerer
+
+    @property
+    def ledger(self) -> Ledger:
+        """The ledger; LedgerUnavailableError if this program was opened without owning one."""
+        if self._ledger is None:
+            raise LedgerUnavailableError(
+                "this program was opened without owning a ledger: open it with ledger='own' to claim and count"
+            )
+        return self._ledger
+
+    def refresh(self) -> bool:
+        """Take over what has been published since; True if there was anything.
+
+        Scans in progress finish on the snapshot they began with.
+
+        Raises
+        ------
+        TableFormatError, SettingsError
+            If what was published cannot be used; the current snapshot stays.
+        """
+        with self._refresh_lock:
+            snapshot = load_snapshot(self.workspace, self.snapshot)
+            is_new = snapshot.generation != self.snapshot.generation or snapshot.products != self.snapshot.products
+            if is_new:
+                self._engine = Engine(self.keyring, snapshot)
+            if self._ledger is not None and snapshot.generation > self._ledger.generation:
+                # Claims that were decided before and wait for the ledger are decided again.
+                self._ledger.announce(snapshot.generation)
+            return is_new
+
+    # Deciding -------------------------------------------------------------------------------------------------------
+
+    def decide(
+        self,
+        text: str,
+        *,
+        now: datetime | int | None = None,
+        role: str | Role = Role.CONSUMER,
+        region: str | int | None = None,
+    ) -> Decision:
+        """Decide one scan by the tables alone. A bad code is a status, never an exception.
+
+        Parameters
+        ----------
+        text : str
+            What the scanner handed over.
+        now : datetime with a zone, int (milliseconds since 1970 UTC) or None for the clock
+        role : str or Role
+            ``consumer``, ``retailer``, ``associate``, ``distributor`` or ``inspector``.
+        region : str or int or None
+            China adcode of 2, 4 or 6 digits.
+
+        Raises
+        ------
+        ScanError
+            If role or region are unknown.
+        """
+        return self._engine.decide(text, self._time_ms(now), role_of(role), region_code(region))
+
+    def decide_many(
+        self,
+        codes: list[str] | NDArray[Any],
+        *,
+        now: datetime | int | None = None,
+        role: str | Role | NDArray[Any] = Role.CONSUMER,
+        region: str | int | NDArray[Any] | None = None,
+    ) -> Decisions:
+        """Decide many scans without the GIL; see :class:`~scanengine.engine.Decisions`.
+
+        Parameters
+        ----------
+        codes : list of str, or array of ``S20`` (n,) or uint8 (n, 20)
+        role, region
+            One for all as in :meth:`decide`, or arrays of integers of shape (n,): roles 0 to 4, six-digit regions.
+        """
+        roles = role if isinstance(role, np.ndarray) else role_of(role)
+        regions = region if isinstance(region, np.ndarray) else region_code(region)
+        return self._engine.decide_many(codes, self._time_ms(now), roles, regions)
+
+    # Looking, without claiming --------------------------------------------------------------------------------------
+
+    def verify(self, text: str, *, now: datetime | int | None = None) -> Answer:
+        """Answer what a code is, with its counted scans. Never claims and never counts.
+
+        Notes
+        -----
+        Where the ledger does not answer, ``scan`` and ``verdict`` are None.
+        """
+        decision, request = self._looking(text, now)
+        facts = None
+        if request is not None:
+            try:
+                facts = self._look(request)
+            except LedgerUnavailableError:
+                logger.warning("item %d: verified without counts, the ledger did not answer", decision.item)
+        return self._answerer.verified(decision, facts)
+
+    async def verify_async(self, text: str, *, now: datetime | int | None = None) -> Answer:
+        """Do :meth:`verify` without blocking the event loop."""
+        decision, request = self._looking(text, now)
+        facts = None
+        if request is not None:
+            try:
+                if self._ledger is not None:
+                    facts = await self._ledger.observe_async(request)
+                else:
+                    facts = await asyncio.to_thread(self._look, request)
+            except LedgerUnavailableError:
+                logger.warning("item %d: verified without counts, the ledger did not answer", decision.item)
+        return self._answerer.verified(decision, facts)
+
+    def _looking(self, text: str, now: datetime | int | None) -> tuple[Decision, ObserveRequest | None]:
+        now_ms = self._time_ms(now)
+        decision = self._engine.decide(text, now_ms)
+        if decision.status != Status.VALID:
+            return decision, None
+        return decision, ObserveRequest(decision.item, 0, now_ms, counts_scan=False)
+
+    def _look(self, request: ObserveRequest) -> ScanFacts | None:
+        if self._ledger is not None:
+            return self._ledger.observe(request)
+        if self._reader is not None:
+            with self._reader_lock:
+                return self._reader.scan_facts(request.item)
+        # A workspace whose ledger was never opened has counted nothing yet.
+        return ScanFacts(0, None, 0) if self._has_counts else None
+
+    # Claiming -------------------------------------------------------------------------------------------------------
+
+    def claim(
+        self,
+        text: str,
+        *,
+        user: str,
+        visit: str | None = None,
+        role: str | Role = Role.CONSUMER,
+        region: str | int | None = None,
+        now: datetime | int | None = None,
+    ) -> Answer:
+        """Scan a code for a person: claim what it offers, once and for all.
+
+        Parameters
+        ----------
+        user : str
+            1 to 64 bytes of UTF-8, with its source in front if there are several: ``wx:o6_bm…``.
+        visit : str or None
+            At most 64 bytes. Retries of one scan carry the same visit and count once; None makes a new one.
+
+        Returns
+        -------
+        Answer
+            With ``claim.status`` ``pending`` if the outcome is unknown: ask again with the same visit.
+
+        Raises
+        ------
+        ScanError
+            If user, visit, role or region are wrong.
+        LedgerUnavailableError
+            If this program does not own a ledger, or is closed.
+        """
+        return self.claim_many([Scan.of(text, user, visit, role, region)], now=now)[0]
+
+    async def claim_async(
+        self,
+        text: str,
+        *,
+        user: str,
+        visit: str | None = None,
+        role: str | Role = Role.CONSUMER,
+        region: str | int | None = None,
+        now: datetime | int | None = None,
+    ) -> Answer:
+        """Do :meth:`claim` without blocking the event loop. Cancelling the caller does not cancel the claim."""
+        return (await self.claim_many_async([Scan.of(text, user, visit, role, region)], now=now))[0]
+
+    def claim_many(self, scans: Sequence[Scan], *, now: datetime | int | None = None) -> list[Answer]:
+        """Claim many scans, each as :meth:`claim`; answers in order."""
+        claims = Claims(self, scans, self._time_ms(now))
+        while requests := claims.requests():
+            claims.receive(self.ledger.claim_many(requests))
+        return claims.answers()
+
+    async def claim_many_async(self, scans: Sequence[Scan], *, now: datetime | int | None = None) -> list[Answer]:
+        """Do :meth:`claim_many` without blocking the event loop."""
+        answers: list[Answer] = []
+        for start in range(0, len(scans), _CLAIMS_AT_ONCE):
+            claims = Claims(self, scans[start : start + _CLAIMS_AT_ONCE], self._time_ms(now))
+            while requests := claims.requests():
+                claims.receive(await self.ledger.claim_many_async(requests))
+            answers += claims.answers()
+        return answers
+
+    def _time_ms(self, now: datetime | int | None) -> int:
+        if now is None:
+            return self.clock()
+        if isinstance(now, datetime):
+            if now.tzinfo is None:
+                raise ScanError("now", f"expected a time with a zone, found {now.isoformat()}")
+            now = round(now.timestamp() * 1000)
+        if not 0 <= now < _TIME_MS_END:
+            raise ScanError("now", f"expected milliseconds since 1970 before the year 9999, found {now}")
+        return now
