@@ -1,0 +1,276 @@
+"""Kill a server under load, again and again, and check after each restart that nothing it acknowledged was lost.
+
+    python tests/crash.py --cycles 50
+
+Threads scan over HTTP: fresh codes, repeats by the same person, codes that somebody else has, retries of one visit.
+At a random moment the server gets SIGKILL. After the restart acknowledged claims are asked for again (new ones and some
+of all; at the end all of them), and the ledger is counted: each item and party at most once, money given = sum of the
+awards <= the budget, one event for each claim. The audit with all replies as witness must be clean. Exit code 1 on a
+violation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import itertools
+import random
+import sys
+import tempfile
+import threading
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from helpers import COLA, KEYS, Shop, ranges
+from scanengine.keys import load_keyring
+from scanengine.ledger import SqliteReader
+from scanengine.model import Scene, SegmentState
+from scanengine.program.publishing import SceneChange, assign_scenes, create_batch, create_workspace
+from serving import Client, Served, a_campaign, run_cli
+
+CODES = 200_000
+AWARD = 100
+CASH = {0: 8800, 2: AWARD}
+"""Money by prize number, in the order of the campaign file below; number 1 is points."""
+THREADS = 8
+LOAD_S = (0.1, 1.2)
+"""A cycle's load lasts a random time between these, seconds."""
+ASKED_AGAIN = 2_000
+PRIZE_AND_RULE = f"""
+[[prizes]]
+id = "cash-1"
+kind = "cash"
+amount = {AWARD}
+currency = "CNY"
+title = "1 yuan"
+fallback = "points-10"
+[[rules]]
+id = "everyone"
+draw = {{ mode = "weighted", weights = {{ cash-1 = 5, cash-88 = 1, points-10 = 2, none = 2 }} }}
+"""
+RECORDED = ("awarded", "no_prize")
+
+Claim = dict[str, Any]
+
+
+@dataclass
+class Report:
+    """What happened, and what must not have."""
+
+    cycles: int = 0
+    replies: Counter[str] = field(default_factory=Counter)
+    unanswered: int = 0
+    found_of_unanswered: int = 0
+    asked_again: int = 0
+    recorded: int = 0
+    spent: int = 0
+    budget: int = 0
+    violations: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        replies = ", ".join(f"{name} {count:,}" for name, count in sorted(self.replies.items()))
+        lines = [
+            f"cycles             {self.cycles}",
+            f"replies            {sum(self.replies.values()):,}: {replies}",
+            f"cut off            {self.unanswered:,} requests, {self.found_of_unanswered:,} of them recorded",
+            f"asked again        {self.asked_again:,} acknowledged claims",
+            f"ledger             {self.recorded:,} claims, spent {self.spent:,} of {self.budget:,}",
+            f"violations         {len(self.violations)}",
+            *self.violations[:20],
+        ]
+        return "\n".join(lines)
+
+
+class Crash:
+    """One workspace, its load, and all that its server has ever acknowledged."""
+
+    def __init__(self, folder: Path, budget_awards: int, seed: int) -> None:
+        workspace = create_workspace(folder)
+        workspace.keys_path.write_text(KEYS.partition("[[tokens]]")[0])
+        self.shop = Shop(workspace, load_keyring(workspace.keys_path))
+        self.report = Report(budget=budget_awards * AWARD)
+        create_batch(workspace, self.shop.keyring, "cola", CODES, product=COLA)
+        budget = f'[budget]\ncurrency = "CNY"\ntotal = {self.report.budget}'
+        text = a_campaign("spring", PRIZE_AND_RULE, before=budget)
+        self.shop.publish(text)
+        scenes = SceneChange(SegmentState.ACTIVE, Scene.AUTHENTICITY | Scene.MARKETING, "spring")
+        assign_scenes(workspace, "cola", ranges((0, CODES)), scenes)
+        self.codes = self.shop.codes(0, CODES)
+        self.random = random.Random(seed)
+        self.witness_path = folder.with_name("witness.ndjson")
+        self._fresh = itertools.count()
+        self._lock = threading.Lock()
+        # (code, user) -> claim as it was first acknowledged; "cut" are requests whose reply never came.
+        self.told: dict[tuple[str, str], Claim] = {}
+        self.cut: list[tuple[str, str, str]] = []
+
+    def cycle(self) -> None:
+        """Start, check what was acknowledged before, load, kill."""
+        served = Served(self.shop.folder)
+        try:
+            self.check(served)
+            self.load(served)
+        finally:
+            served.kill()
+        self.report.cycles += 1
+
+    def finish(self) -> Report:
+        """Check a last time, stop in peace, and audit once more."""
+        served = Served(self.shop.folder)
+        try:
+            self.check(served, all_of_them=True)
+        finally:
+            code = served.stop()
+        self._expect(code == 0, f"the server ended with {code}")
+        self._audit()
+        return self.report
+
+    # Load -----------------------------------------------------------------------------------------------------------
+
+    def load(self, served: Served) -> None:
+        """Scan from several threads until the server is killed."""
+        seeds = [self.random.randrange(1 << 30) for _ in range(THREADS)]
+        duration_s = self.random.uniform(*LOAD_S)
+        threads = [threading.Thread(target=self._scan, args=(served.port, seed)) for seed in seeds]
+        killer = threading.Timer(duration_s, served.process.kill)
+        for thread in (*threads, killer):
+            thread.start()
+        for thread in (*threads, killer):
+            thread.join()
+
+    def _scan(self, port: int, seed: int) -> None:
+        chance = random.Random(seed)
+        mine: list[tuple[str, str, str]] = []
+        lines: list[bytes] = []
+        replies: Counter[str] = Counter()
+        claims: dict[tuple[str, str], Claim] = {}
+        client = Client(port)
+        scan = ("", "", "")
+        try:
+            while True:
+                scan = self._next_scan(chance, mine)
+                code, user, visit = scan
+                reply = client.post("/v1/scans", {"code": code, "user": user, "visit": visit})
+                claim = reply.json["claim"]
+                lines.append(reply.body)
+                mine.append(scan)
+                replies[claim["status"] + (" again" if claim.get("replayed") else "")] += 1
+                if claim["status"] in RECORDED:
+                    self._compare(claims.setdefault((code, user), claim), claim)
+        except (OSError, http.client.HTTPException):
+            with self._lock:
+                self.cut.append(scan)
+        finally:
+            client.close()
+            with self._lock:
+                self.report.replies += replies
+                for key, claim in claims.items():
+                    self._compare(self.told.setdefault(key, claim), claim)
+                with open(self.witness_path, "ab") as witness:
+                    witness.writelines(line + b"\n" for line in lines)
+
+    def _next_scan(self, chance: random.Random, mine: list[tuple[str, str, str]]) -> tuple[str, str, str]:
+        """Return code, user and visit: mostly fresh, else a repeat, a retry, or somebody else's code."""
+        kind = chance.random()
+        if not mine or kind < 0.6:
+            number = next(self._fresh)
+            # Two threads ask for one code in seven at about the same time.
+            code = self.codes[(number - (number % 7 == 1)) % CODES]
+            return code, f"user-{chance.randrange(5_000)}", f"{chance.random()}"
+        code, user, visit = chance.choice(mine[-50:])
+        if kind < 0.75:
+            return code, user, f"{chance.random()}"
+        if kind < 0.85:
+            return code, user, visit
+        return code, f"other-{chance.randrange(5_000)}", f"{chance.random()}"
+
+    # Checks ---------------------------------------------------------------------------------------------------------
+
+    def check(self, served: Served, *, all_of_them: bool = False) -> None:
+        """Ask again for what was acknowledged, then for what was cut off, and count the ledger."""
+        known = list(self.told.items())
+        if not all_of_them and len(known) > ASKED_AGAIN:
+            known = known[-ASKED_AGAIN // 2 :] + self.random.sample(known, ASKED_AGAIN // 2)
+        with served.client() as client:
+            for start in range(0, len(known), 1_000):
+                part = known[start : start + 1_000]
+                scans = [{"code": code, "user": user} for (code, user), _ in part]
+                results = client.post("/v1/scans/batch", {"scans": scans}).json["results"]
+                for (_, claim), result in zip(part, results, strict=True):
+                    self._expect(result["claim"].get("replayed") is True, f"claim {claim['id']} is not replayed")
+                    self._compare(claim, result["claim"])
+                self.report.asked_again += len(part)
+            for code, user, visit in self.cut:
+                reply = client.post("/v1/scans", {"code": code, "user": user, "visit": visit})
+                claim = reply.json["claim"]
+                with open(self.witness_path, "ab") as witness:
+                    witness.write(reply.body + b"\n")
+                if claim["status"] in RECORDED:
+                    is_new = (code, user) not in self.told
+                    self.report.found_of_unanswered += is_new and claim["replayed"]
+                    self._compare(self.told.setdefault((code, user), claim), claim)
+        self.report.unanswered += len(self.cut)
+        self.cut = []
+        if self.told:
+            self._count()
+            self._audit()
+
+    def _count(self) -> None:
+        with SqliteReader(self.shop.workspace.ledger_path) as reader:
+            records = np.concatenate([part for _, part in reader.claims()])
+            events = [event for claim, event in reader.events() if claim]
+            (totals,) = reader.totals().campaigns
+        pairs = Counter(zip(records["item"].tolist(), records["party"].tolist(), strict=True))
+        self._expect(max(pairs.values()) == 1, "an item and party have two claims")
+        spent = int(records["money"].sum())
+        self._expect(spent == totals.money, f"records spent {spent}, the counter says {totals.money}")
+        awards = sum(CASH.get(event.prize, 0) for event in events)
+        self._expect(spent == awards, f"records spent {spent}, the awards sum up to {awards}")
+        self._expect(spent <= self.report.budget, f"spent {spent}, over the budget of {self.report.budget}")
+        ids = Counter(event.id for event in events)
+        self._expect(len(events) == len(records) == len(ids), f"{len(events)} events of {len(records)} claims")
+        self._expect(len({event.claim for event in events}) == len(records), "two events of one claim")
+        self.report.recorded, self.report.spent = len(records), spent
+
+    def _audit(self) -> None:
+        done = run_cli(self.shop.folder, "audit", "--witness", self.witness_path, "--json")
+        self._expect(done.returncode == 0, f"audit: exit {done.returncode}: {done.stdout}{done.stderr}")
+
+    def _compare(self, first: Claim, claim: Claim) -> None:
+        names = ("id", "status", "at", "prize")
+        same = all(first.get(name) == claim.get(name) for name in names)
+        self._expect(same, f"claim {first['id']} was {first}, is {claim}")
+
+    def _expect(self, is_so: bool, otherwise: str) -> None:
+        if not is_so:
+            self.report.violations.append(f"cycle {self.report.cycles}: {otherwise}")
+
+
+def run(folder: Path, cycles: int, budget_awards: int, seed: int) -> Report:
+    """Run so many cycles in a new folder and return what happened."""
+    crash = Crash(folder, budget_awards, seed)
+    for _ in range(cycles):
+        crash.cycle()
+    return crash.finish()
+
+
+def main() -> None:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--cycles", type=int, default=50)
+    parser.add_argument("--budget-awards", type=int, default=60_000, help="small awards that the budget pays")
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 30))
+    arguments = parser.parse_args()
+    print(f"seed               {arguments.seed}", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        report = run(Path(folder) / "shop", arguments.cycles, arguments.budget_awards, arguments.seed)
+    print(report)
+    sys.exit(bool(report.violations))
+
+
+if __name__ == "__main__":
+    main()
