@@ -1,0 +1,5 @@
+"""``python -m scanengine``."""
+
+from scanengine.cli import main
+
+main()
