@@ -30,6 +30,8 @@ DAY_MS = 86_400_000
 TIME_MS_MAX = 253_370_764_799_999
 """9998-12-31 23:59:59.999 UTC, the newest time that a ledger takes."""
 
+Opener = Callable[..., SqliteLedger]
+"""The fixture ``open_ledger``: opens a ledger file that is closed when the test ends."""
 UNLIMITED = (PrizeTerms(0), PrizeTerms(1))
 
 

@@ -5,42 +5,16 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
-from helpers_ledger import NOW_MS, a_claim, a_look, in_thread, problems_of
+from helpers_ledger import NOW_MS, Opener, a_claim, a_look, in_thread, problems_of
 from scanengine.errors import LedgerBusyError, LedgerFormatError, LedgerUnavailableError
 from scanengine.ledger import SqliteLedger, SqliteReader
 from scanengine.model import ClaimStatus, Party, ScanFacts
-
-Opener = Callable[..., SqliteLedger]
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "ledger.sqlite"
-
-
-@pytest.fixture
-def open_ledger(path: Path) -> Iterator[Opener]:
-    opened: list[SqliteLedger] = []
-
-    def opener(**changes: object) -> SqliteLedger:
-        opened.append(SqliteLedger(path, "program-1", **changes))  # type: ignore[arg-type]
-        return opened[-1]
-
-    yield opener
-    for ledger in opened:
-        ledger.close()
-
-
-@pytest.fixture
-def ledger(open_ledger: Opener) -> SqliteLedger:
-    return open_ledger()
-
 
 # One owner, and readers beside it.
 

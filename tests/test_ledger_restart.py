@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ from helpers_ledger import (
     NOW_MS,
     OPENS_MS,
     TIME_MS_MAX,
+    Opener,
     a_campaign,
     a_claim,
     a_look,
@@ -26,31 +26,6 @@ from helpers_ledger import (
 )
 from scanengine.ledger import SqliteLedger, schema
 from scanengine.model import NO_PRIZE, Adjustment, ClaimRequest, ClaimStatus, ObserveRequest, PrizeTerms, ScanFacts
-
-Opener = Callable[..., SqliteLedger]
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "ledger.sqlite"
-
-
-@pytest.fixture
-def open_ledger(path: Path) -> Iterator[Opener]:
-    opened: list[SqliteLedger] = []
-
-    def opener(where: Path = path) -> SqliteLedger:
-        opened.append(SqliteLedger(where, "program-1"))
-        return opened[-1]
-
-    yield opener
-    for ledger in opened:
-        ledger.close()
-
-
-@pytest.fixture
-def ledger(open_ledger: Opener) -> SqliteLedger:
-    return open_ledger()
 
 
 def a_copy(path: Path, folder: Path) -> Path:

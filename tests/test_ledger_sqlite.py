@@ -6,7 +6,7 @@ import asyncio
 import sqlite3
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -15,35 +15,10 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from helpers_ledger import NOW_MS, a_campaign, a_claim, a_look, in_thread, problems_of, rows
+from helpers_ledger import NOW_MS, Opener, a_campaign, a_claim, a_look, in_thread, problems_of, rows
 from scanengine.errors import LedgerUnavailableError
 from scanengine.ledger import PENDING, SqliteLedger, queries
 from scanengine.model import NO_PRIZE, Adjustment, ClaimStatus, PrizeTerms, ScanFacts
-
-Opener = Callable[..., SqliteLedger]
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "ledger.sqlite"
-
-
-@pytest.fixture
-def open_ledger(path: Path) -> Iterator[Opener]:
-    opened: list[SqliteLedger] = []
-
-    def opener(**changes: object) -> SqliteLedger:
-        opened.append(SqliteLedger(path, "program-1", **changes))  # type: ignore[arg-type]
-        return opened[-1]
-
-    yield opener
-    for ledger in opened:
-        ledger.close()
-
-
-@pytest.fixture
-def ledger(open_ledger: Opener) -> SqliteLedger:
-    return open_ledger()
 
 
 @contextmanager
