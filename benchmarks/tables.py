@@ -1,0 +1,125 @@
+"""Turns measured figures into the tables of the two READMEs, so that no figure there is typed by hand.
+
+python benchmarks/tables.py            write the tables from the newest benchmarks/results/DATE.json
+python benchmarks/tables.py --take     first keep benchmarks/results/latest.json, of `make bench`, as today's figures
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+BEGIN, END = "<!-- speed:begin -->\n", "<!-- speed:end -->"
+READMES = {"README.md": 0, "README.zh-CN.md": 1}
+HEADS = ("| what | measured | beside it, in the same run |", "| 项目 | 实测 | 同一次运行的对照 |")
+ROWS = (
+    (
+        "bench_decide_many[in order]",
+        (
+            "`decide_many`, 10 million codes, 1 million segments, in order",
+            "`decide_many`，1000 万个码、100 万个区段，顺序",
+        ),
+        ("{native_ns:.0f} ns a code", "每码 {native_ns:.0f} ns"),
+        (
+            "{hmac_ratio:.1f} × faster than one `hmac.digest` a code; {reference_ratio:.0f} × the reference twin",
+            "比每码一次 `hmac.digest` 快 {hmac_ratio:.1f} 倍；是参考实现的 {reference_ratio:.0f} 倍",
+        ),
+    ),
+    (
+        "bench_decide_many[random order]",
+        ("the same, in random order", "同上，乱序"),
+        ("{native_ns:.0f} ns a code", "每码 {native_ns:.0f} ns"),
+        ("{hmac_ratio:.1f} ×; {reference_ratio:.0f} ×", "{hmac_ratio:.1f} 倍；{reference_ratio:.0f} 倍"),
+    ),
+    (
+        "bench_decide_one",
+        ("one `program.decide` from Python", "Python 里一次 `program.decide`"),
+        ("{program_ns:,.0f} ns", "{program_ns:,.0f} ns"),
+        ("one `hmac.digest`: {hmac_ns:,.0f} ns", "一次 `hmac.digest`：{hmac_ns:,.0f} ns"),
+    ),
+    (
+        "bench_export_text",
+        ("export as text", "导出文本"),
+        ("{million_codes_per_s:.1f} million codes/s", "每秒 {million_codes_per_s:.1f} 百万个码"),
+        ("–", "–"),
+    ),
+    (
+        "bench_open",
+        ("opening a workspace with 100 million codes", "打开有 1 亿个码的工作区"),
+        ("{open_own_ms:.0f} ms, {open_own_mb:.1f} MB", "{open_own_ms:.0f} ms，{open_own_mb:.1f} MB"),
+        ("–", "–"),
+    ),
+    (
+        "bench_ledger_claims[0]",
+        ("durable claims, 256 callers, empty ledger", "持久领取，256 个并发调用者，空账本"),
+        ("{claims_per_s:,.0f}/s, p99 {p99_ms:.0f} ms", "{claims_per_s:,.0f}/s，p99 {p99_ms:.0f} ms"),
+        ("SQLite, `synchronous=FULL`", "SQLite，`synchronous=FULL`"),
+    ),
+    (
+        "bench_ledger_claims[5000000]",
+        ("durable claims, 256 callers, 5 million earlier claims", "持久领取，256 个并发调用者，已有 500 万条"),
+        ("{claims_per_s:,.0f}/s, p99 {p99_ms:.0f} ms", "{claims_per_s:,.0f}/s，p99 {p99_ms:.0f} ms"),
+        ("SQLite, `synchronous=FULL`", "SQLite，`synchronous=FULL`"),
+    ),
+    (
+        "bench_post_scans",
+        ("`POST /v1/scans`, one process, 64 connections", "`POST /v1/scans`，单进程，64 个连接"),
+        ("{scans_per_s:,.0f}/s, p99 {scans_p99_ms:.0f} ms", "{scans_per_s:,.0f}/s，p99 {scans_p99_ms:.0f} ms"),
+        (
+            "{ratio:.2f} × a bare aiohttp hello ({hello_per_s:,.0f}/s, p99 {hello_p99_ms:.0f} ms)",
+            "空 aiohttp 应答的 {ratio:.2f} 倍（{hello_per_s:,.0f}/s，p99 {hello_p99_ms:.0f} ms）",
+        ),
+    ),
+)
+
+
+def newest() -> Path:
+    """Return the newest kept figures."""
+    return max(RESULTS.glob("20*.json"))
+
+
+def table(figures: dict[str, Any], language: int) -> str:
+    """Return the table of one language (0 English, 1 Chinese)."""
+    lines = [HEADS[language], "| --- | --- | --- |"]
+    for name, *cells in ROWS:
+        shown = [cell[language].format(**figures[name]) for cell in cells]
+        lines.append("| " + " | ".join(shown) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def with_table(text: str, figures: dict[str, Any], language: int) -> str:
+    """Return a README with its table made anew."""
+    start, end = text.index(BEGIN) + len(BEGIN), text.index(END)
+    return text[:start] + table(figures, language) + text[end:]
+
+
+def take() -> None:
+    """Keep what `make bench` wrote last, without what would name the machine's user or folders."""
+    found = json.loads((RESULTS / "latest.json").read_text())
+    machine = found["machine_info"]
+    kept = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": f"{machine['cpu'].get('brand_raw', 'unknown')}, {machine['cpu'].get('count', '?')} cores, "
+        f"{machine['system']}, {machine['python_implementation']} {machine['python_version']}",
+        "command": "make bench",
+        "figures": {row["name"]: row["extra_info"] for row in found["benchmarks"]},
+    }
+    (RESULTS / f"{kept['date']}.json").write_text(json.dumps(kept, indent=1) + "\n")
+
+
+def main() -> None:
+    if "--take" in sys.argv[1:]:
+        take()
+    figures = json.loads(newest().read_text())["figures"]
+    for name, language in READMES.items():
+        path = ROOT / name
+        path.write_text(with_table(path.read_text("utf-8"), figures, language), "utf-8")
+
+
+if __name__ == "__main__":
+    main()
