@@ -14,15 +14,13 @@ import logging
 import os
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 from typing import Generic, TypeVar
 
 from scanengine.errors import LedgerUnavailableError
+from scanengine.ledger.waiting import Answer, Awaited, Port, Request, ask_in_parts, parts_of
 
-Request = TypeVar("Request")
-Answer = TypeVar("Answer")
 Result = TypeVar("Result")
 
 _log = logging.getLogger(__name__)
@@ -49,76 +47,6 @@ class _Blocked(Generic[Request, Answer]):
     def deliver(self, answers: list[Answer] | None) -> None:
         self.answers = answers
         self._done.release()
-
-
-class _Awaited(Generic[Request, Answer]):
-    """A call whose task waits in an event loop."""
-
-    __slots__ = ("answers", "due_s", "future", "port", "requests")
-
-    def __init__(
-        self,
-        requests: Sequence[Request],
-        future: asyncio.Future[list[Answer] | None],
-        port: _Port[Request, Answer],
-        due_s: float,
-    ) -> None:
-        self.requests = requests
-        self.future = future
-        self.port = port
-        self.due_s = due_s
-        self.answers: list[Answer] | None = None
-
-    @property
-    def is_given_up(self) -> bool:
-        # A caller that went away has claimed all the same; only one that was told "pending" may be passed over.
-        return self.future.done() and not self.future.cancelled()
-
-
-class _Port(Generic[Request, Answer]):
-    """One event loop's side: the calls waiting in it, and a single timer for all their deadlines.
-
-    Every call has the same time to wait, so the oldest one is always due first.
-    """
-
-    __slots__ = ("_timer", "_waiting", "loop", "timeout_s")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, timeout_s: float) -> None:
-        self.loop = loop
-        self.timeout_s = timeout_s
-        self._waiting: deque[_Awaited[Request, Answer]] = deque()
-        self._timer: asyncio.TimerHandle | None = None
-
-    def begin(self, requests: Sequence[Request]) -> _Awaited[Request, Answer]:
-        call = _Awaited(requests, self.loop.create_future(), self, self.loop.time() + self.timeout_s)
-        self._waiting.append(call)
-        if self._timer is None:
-            self._timer = self.loop.call_at(call.due_s, self._expire)
-        return call
-
-    def post(self, calls: list[_Awaited[Request, Answer]]) -> None:
-        """Hand answers over from the ledger's thread: one wake-up of the loop for a whole batch."""
-        try:
-            self.loop.call_soon_threadsafe(self._deliver, calls)
-        except RuntimeError:
-            _log.debug("an event loop was closed before %d answers of the ledger reached it", len(calls))
-
-    def _deliver(self, calls: list[_Awaited[Request, Answer]]) -> None:
-        for call in calls:
-            if not call.future.done():
-                call.future.set_result(call.answers)
-        waiting = self._waiting
-        while waiting and waiting[0].future.done():
-            waiting.popleft()
-
-    def _expire(self) -> None:
-        now_s = self.loop.time()
-        waiting = self._waiting
-        while waiting and (waiting[0].due_s <= now_s or waiting[0].future.done()):
-            call = waiting.popleft()
-            if not call.future.done():
-                call.future.set_result(None)
-        self._timer = self.loop.call_at(waiting[0].due_s, self._expire) if waiting else None
 
 
 class _Task:
@@ -151,8 +79,8 @@ class _Stop:
     """The last entry of the queue."""
 
 
-_Call = _Blocked[Request, Answer] | _Awaited[Request, Answer]
-_Entry = _Blocked[Request, Answer] | _Awaited[Request, Answer] | _Task | _Stop
+_Call = _Blocked[Request, Answer] | Awaited[Request, Answer]
+_Entry = _Blocked[Request, Answer] | Awaited[Request, Answer] | _Task | _Stop
 
 
 class Calls(Generic[Request, Answer]):
@@ -185,7 +113,7 @@ class Calls(Generic[Request, Answer]):
         self._batch_max = batch_max
         self._timeout_s = timeout_s
         self._queue: SimpleQueue[_Entry[Request, Answer]] = SimpleQueue()
-        self._ports: dict[asyncio.AbstractEventLoop, _Port[Request, Answer]] = {}
+        self._ports: dict[asyncio.AbstractEventLoop, Port[Request, Answer]] = {}
         self._process = os.getpid()
         self._is_closed = False
         self._close_lock = threading.Lock()
@@ -202,7 +130,7 @@ class Calls(Generic[Request, Answer]):
         """
         self.check()
         due_s = time.monotonic() + self._timeout_s
-        calls = [_Blocked[Request, Answer](part) for part in self._parts(requests)]
+        calls = [_Blocked[Request, Answer](part) for part in parts_of(requests, self._batch_max)]
         for call in calls:
             self._queue.put(call)
         answers: list[Answer | None] = []
@@ -212,11 +140,7 @@ class Calls(Generic[Request, Answer]):
 
     async def ask_async(self, requests: Sequence[Request]) -> list[Answer | None]:
         """Do :meth:`ask` without blocking the event loop."""
-        parts = self._parts(requests)
-        answers: list[Answer | None] = []
-        for part, future in zip(parts, [self.begin(part) for part in parts], strict=True):
-            answers += await future or [None] * len(part)
-        return answers
+        return await ask_in_parts(self.begin, requests, self._batch_max)
 
     def begin(self, requests: Sequence[Request]) -> asyncio.Future[list[Answer] | None]:
         """Put at most ``batch_max`` requests in the queue; the future holds the answers, or None at the deadline.
@@ -280,15 +204,11 @@ class Calls(Generic[Request, Answer]):
         self._thread.join()
         return True
 
-    def _parts(self, requests: Sequence[Request]) -> list[Sequence[Request]]:
-        step = self._batch_max
-        return [requests[start : start + step] for start in range(0, len(requests), step)]
-
-    def _open_port(self, loop: asyncio.AbstractEventLoop) -> _Port[Request, Answer]:
+    def _open_port(self, loop: asyncio.AbstractEventLoop) -> Port[Request, Answer]:
         for other in list(self._ports):
             if other.is_closed():
                 self._ports.pop(other, None)
-        port: _Port[Request, Answer] = _Port(loop, self._timeout_s)
+        port: Port[Request, Answer] = Port(loop, self._timeout_s)
         self._ports[loop] = port
         return port
 
@@ -344,12 +264,12 @@ class Calls(Generic[Request, Answer]):
         except Exception:  # noqa: BLE001 - a thread that ends would leave every later caller without an answer.
             _log.exception("the ledger failed on a batch of %d requests", len(requests))
             answers = None
-        posts: dict[_Port[Request, Answer], list[_Awaited[Request, Answer]]] = {}
+        posts: dict[Port[Request, Answer], list[Awaited[Request, Answer]]] = {}
         at = 0
         for call in calls:
             part = None if answers is None else answers[at : at + len(call.requests)]
             at += len(call.requests)
-            if isinstance(call, _Awaited):
+            if isinstance(call, Awaited):
                 call.answers = part
                 posts.setdefault(call.port, []).append(call)
             else:
@@ -365,5 +285,5 @@ class Calls(Generic[Request, Answer]):
                 entry.skip()
             elif isinstance(entry, _Blocked):
                 entry.deliver(None)
-            elif isinstance(entry, _Awaited):
+            elif isinstance(entry, Awaited):
                 entry.port.post([entry])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from typing import Final
 
 from msgspec.structs import replace
 
@@ -43,6 +44,10 @@ class MemoryLedger:
     scan_events : bool
         Whether visits without a recorded claim make an event.
     """
+
+    kind: Final = "memory"
+    durability: Final = "volatile"
+    alarms: Final[tuple[str, ...]] = ()
 
     def __init__(self, *, scan_events: bool = False) -> None:
         self.calls = 0

@@ -7,11 +7,16 @@ is each backend's own matter.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from types import TracebackType
 from typing import Final, Protocol
 
+import numpy as np
 from msgspec import Struct
+from numpy.typing import NDArray
 
+from scanengine.errors import LedgerUnavailableError
 from scanengine.model import (
     NO_PRIZE,
     NO_RULE,
@@ -85,6 +90,100 @@ class LedgerTotals(Struct, frozen=True):
     readers: dict[str, int]
 
 
+class LedgerMarks(Struct, frozen=True):
+    """How far a ledger has come, and whose it is.
+
+    Parameters
+    ----------
+    program : str
+        Identity of the program.
+    clock_ms : int
+        The ledger's time, milliseconds since 1970 UTC.
+    generation : int
+        Newest generation seen.
+    claims, scans, events : int
+        Number of the newest of each, 0 before the first.
+    trimmed : int
+        Number of the newest event that was trimmed.
+    trimmed_claims : int
+        How many events of claims were trimmed.
+    """
+
+    program: str
+    clock_ms: int
+    generation: int
+    claims: int
+    scans: int
+    events: int
+    trimmed: int
+    trimmed_claims: int
+
+
+PERSON_DTYPE: Final = np.dtype(
+    [("user_hash", "<u8"), ("campaign", "<i8"), ("total", "<i8"), ("date", "<i8"), ("day", "<i8"), ("claims", "<i8")]
+)
+"""What is counted of a person in a campaign: claims in all, newest local date, claims on that date; and the number of
+the newest claim of the ledger that may be counted in it."""
+
+
+class LedgerReader(Protocol):
+    """What a ledger holds, for commands that show, count again or carry it elsewhere; for one thread.
+
+    Notes
+    -----
+    Records are the structured arrays of :mod:`scanengine.ledger.records`; a campaign is its number in them. Any method
+    raises ``LedgerFormatError`` where it meets damage and ``LedgerUnavailableError`` where it gets no answer.
+    """
+
+    def __enter__(self) -> LedgerReader: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def snapshot(self) -> AbstractContextManager[LedgerReader]:
+        """Read everything inside the block as of one moment, however much is claimed meanwhile."""
+
+    def scan_facts(self, item: int) -> ScanFacts:
+        """Return the counted scans of an item; ``number`` is 0, as looking does not count."""
+
+    def claims(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.void]]]:
+        """Yield the claims in order, many at a time: row numbers (n,), records (n,) of ``CLAIM_DTYPE``."""
+
+    def scans(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.void]]]:
+        """Yield the scans that are rows of their own: row numbers (n,), records (n,) of ``SCAN_DTYPE``."""
+
+    def events(self, after: int = 0) -> Iterator[tuple[int, Event]]:
+        """Yield the events not yet trimmed, in order: row number of the claim (0 for a scan), event."""
+
+    def counters(self) -> dict[tuple[int, int, int, int], int]:
+        """Return every counter by campaign number, kind, prize number and local date."""
+
+    def adjustments(self) -> list[Adjustment]:
+        """Return the adjustments in the order in which they were applied."""
+
+    def campaigns(self) -> dict[int, str]:
+        """Return the ids of campaigns by their numbers in the records."""
+
+    def people(self) -> Iterator[NDArray[np.void]] | None:
+        """Yield the counts of persons, many at a time: (n,) of ``PERSON_DTYPE``, a person perhaps more than once.
+
+        None if they are kept nowhere but in the records of claims. Each is as of its own moment, also in a snapshot.
+        """
+
+    def marks(self) -> LedgerMarks:
+        """Return how far the ledger has come."""
+
+    def trimmed_claims(self) -> int:
+        """Return how many events of claims have been trimmed by now, also in a snapshot that does not hold them."""
+
+    def totals(self) -> LedgerTotals:
+        """Return what the ledger holds."""
+
+    def close(self) -> None:
+        """Let go of the ledger; again is no change."""
+
+
 class Ledger(Protocol):
     """Durable, atomic memory of claims and scans of one program.
 
@@ -95,6 +194,18 @@ class Ledger(Protocol):
     after ``close`` and in a process forked from the one that opened the ledger, and ``ValueError`` for an argument
     that no caller should make.
     """
+
+    @property
+    def kind(self) -> str:
+        """What the ledger is kept in: ``sqlite``, ``redis`` or ``memory``."""
+
+    @property
+    def durability(self) -> str:
+        """What an answer has survived: ``strict``, ``everysec``, ``volatile`` or ``unverified``."""
+
+    @property
+    def alarms(self) -> tuple[str, ...]:
+        """What an operator should look after before it becomes trouble, one text each."""
 
     @property
     def calls(self) -> int:
@@ -162,13 +273,15 @@ def check_claim(request: ClaimRequest) -> None:
         and 0 <= request.user_hash <= _WORD_MAX
         and 0 <= request.visit_hash <= _WORD_MAX
         and 0 <= request.generation <= _GENERATION_MAX
+        and 0 <= request.region <= _GENERATION_MAX
     ):
         raise ValueError(
-            "a claim needs item < 2**55, now_ms before the year 9999, hashes of 64 bits and generation < 2**32, found "
-            f"item={request.item} now_ms={request.now_ms} generation={request.generation}"
+            "a claim needs item < 2**55, now_ms before year 9999, hashes of 64 bits, generation and region < 2**32, "
+            f"found item={request.item} now_ms={request.now_ms} generation={request.generation}"
         )
-    if not (request.user.isascii() and request.visit.isascii()):
-        (request.user + request.visit).encode()  # A lone surrogate is a ValueError here, not in the midst of a batch.
+    texts = request.user + request.visit + request.batch + request.product + request.claim_id
+    if not texts.isascii():
+        texts.encode()  # A lone surrogate is a ValueError here, not in the midst of a batch.
     if request.terms is not None and not 1 <= request.local_date <= _DATE_MAX:
         raise ValueError(f"a claim in a campaign needs a local date of 1 to {_DATE_MAX}, found {request.local_date}")
     for offer in request.offers:
@@ -235,3 +348,21 @@ def check_events(after: int, limit: int) -> None:
     """
     if after < 0 or limit < 0:
         raise ValueError(f"after and limit are not negative, found {after} and {limit}")
+
+
+def receipts_of(answers: Sequence[Receipt | ScanFacts | None]) -> list[Receipt]:
+    """Return the receipts of claims, pending where there is no answer."""
+    return [answer if isinstance(answer, Receipt) else PENDING for answer in answers]
+
+
+def facts_of(answer: Receipt | ScanFacts | None) -> ScanFacts:
+    """Return what an observation was answered.
+
+    Raises
+    ------
+    LedgerUnavailableError
+        There is no answer.
+    """
+    if not isinstance(answer, ScanFacts):
+        raise LedgerUnavailableError("the ledger did not answer in time or could not write; ask again")
+    return answer

@@ -108,8 +108,10 @@ def add_adjustment(
 
 
 def read_totals(connection: sqlite3.Connection) -> LedgerTotals:
-    """Return what the ledger holds, all of one moment."""
-    connection.execute("BEGIN")
+    """Return what the ledger holds, all of one moment: of the caller's transaction if there is one."""
+    is_outermost = not connection.in_transaction
+    if is_outermost:
+        connection.execute("BEGIN")
     try:
         claims = connection.execute("SELECT max(seq) FROM claims").fetchone()[0] or 0
         event_seq = newest_event(connection)
@@ -122,7 +124,8 @@ def read_totals(connection: sqlite3.Connection) -> LedgerTotals:
             readers=dict(connection.execute("SELECT name, acked FROM readers ORDER BY name").fetchall()),
         )
     finally:
-        connection.execute("COMMIT")
+        if is_outermost:
+            connection.execute("COMMIT")
 
 
 def _campaign_totals(book: Book) -> CampaignTotals:

@@ -114,7 +114,7 @@ def open_owned(path: Path, program_id: str, *, is_new: bool = True) -> sqlite3.C
             connection.execute(f"PRAGMA {pragma}")
         if is_empty:
             _create(connection, program_id)
-            _sync_folder(path)
+            sync_folder(path)
     except sqlite3.DatabaseError as error:
         connection.close()
         raise explain(path, error) from error
@@ -256,7 +256,7 @@ def _create(connection: sqlite3.Connection, program_id: str) -> None:
     connection.execute("COMMIT")
 
 
-def _sync_folder(path: Path) -> None:
+def sync_folder(path: Path) -> None:
     """Make the name of a new file durable, not only what is in it."""
     folder = os.open(path.absolute().parent, os.O_RDONLY)
     try:

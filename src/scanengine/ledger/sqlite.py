@@ -11,20 +11,21 @@ import sqlite3
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Final, TypeVar
 
 from scanengine.errors import LedgerFormatError, LedgerUnavailableError
 from scanengine.ledger import queries, schema
 from scanengine.ledger.batch import Batch, save_marks
 from scanengine.ledger.calls import Calls
 from scanengine.ledger.protocol import (
-    PENDING,
     LedgerTotals,
     check_adjustment,
     check_claim,
     check_events,
     check_generation,
     check_observe,
+    facts_of,
+    receipts_of,
 )
 from scanengine.ledger.state import State
 from scanengine.model import Adjustment, ClaimRequest, Event, ObserveRequest, Receipt, ScanFacts
@@ -66,6 +67,10 @@ class SqliteLedger:
     person of a campaign's newest day, and three times as much for each visit that did not make the first claim of its
     item.
     """
+
+    kind: Final = "sqlite"
+    durability: Final = "strict"
+    alarms: Final[tuple[str, ...]] = ()
 
     def __init__(self, path: str | Path, program_id: str, *, scan_events: bool = False, timeout_s: float = 5.0) -> None:
         self.path = Path(path)
@@ -121,30 +126,30 @@ class SqliteLedger:
         """Claim in order, each request for itself; blocks until all answers are durable."""
         for request in requests:
             check_claim(request)
-        return _receipts(self._calls.ask(requests))
+        return receipts_of(self._calls.ask(requests))
 
     async def claim_async(self, request: ClaimRequest) -> Receipt:
         """Do :meth:`claim` without blocking the event loop."""
         check_claim(request)
         answers = await self._calls.begin((request,))
-        return PENDING if answers is None else cast("Receipt", answers[0])
+        return receipts_of([None] if answers is None else answers)[0]
 
     async def claim_many_async(self, requests: Sequence[ClaimRequest]) -> list[Receipt]:
         """Do :meth:`claim_many` without blocking the event loop."""
         for request in requests:
             check_claim(request)
-        return _receipts(await self._calls.ask_async(requests))
+        return receipts_of(await self._calls.ask_async(requests))
 
     def observe(self, request: ObserveRequest) -> ScanFacts:
         """Count a visit, or only look; blocks until it is durable."""
         check_observe(request)
-        return self._facts(self._calls.ask((request,))[0])
+        return facts_of(self._calls.ask((request,))[0])
 
     async def observe_async(self, request: ObserveRequest) -> ScanFacts:
         """Do :meth:`observe` without blocking the event loop."""
         check_observe(request)
         answers = await self._calls.begin((request,))
-        return self._facts(None if answers is None else answers[0])
+        return facts_of(None if answers is None else answers[0])
 
     def adjust(self, adjustment: Adjustment) -> bool:
         """Apply an adjustment; False if its id was applied before."""
@@ -307,13 +312,3 @@ class SqliteLedger:
             raise schema.explain(self.path, error) from error
         except (LedgerFormatError, ValueError, KeyError) as error:
             raise LedgerFormatError(f"{self.path}: {error}") from error
-
-    @staticmethod
-    def _facts(answer: Receipt | ScanFacts | None) -> ScanFacts:
-        if not isinstance(answer, ScanFacts):
-            raise LedgerUnavailableError("the ledger did not answer in time or could not write; ask again")
-        return answer
-
-
-def _receipts(answers: list[Receipt | ScanFacts | None]) -> list[Receipt]:
-    return [answer if isinstance(answer, Receipt) else PENDING for answer in answers]
