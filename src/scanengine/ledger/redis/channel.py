@@ -1,0 +1,142 @@
+"""Natural batching inside one event loop: while batches are on their way, the calls that arrive make the next one."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, Generic
+
+from scanengine.ledger.waiting import Answer, Awaited, Port, Request, ask_in_parts
+
+WAITING_MAX: Final = 20_000
+"""Requests that may wait; more are answered at once that their outcome is unknown, and nothing is sent for them."""
+IN_FLIGHT: Final = 2
+"""Batches on their way at a time: while the server works on one, the next is packed or unpacked here."""
+ASKED_MAX: Final = 4_096
+"""Requests of one call that wait at once, so that one large call does not take the room of all others."""
+
+_log = logging.getLogger(__name__)
+
+
+class Channel(Generic[Request, Answer]):
+    """The calls of one event loop on their way to the ledger; made inside the loop.
+
+    Parameters
+    ----------
+    handle : callable
+        Answers a batch: as many answers as requests, None for each that is not known. Asks the second argument whether
+        anybody still waits before it tries again.
+    end : callable
+        Called when the channel ends, also when its loop does.
+    batch_max : int
+        Most requests in one batch.
+    timeout_s : float
+        How long a caller waits, seconds.
+    """
+
+    def __init__(
+        self,
+        handle: Callable[[list[Request], Callable[[], bool]], Awaitable[list[Answer | None]]],
+        end: Callable[[], Awaitable[None]],
+        *,
+        batch_max: int,
+        timeout_s: float,
+    ) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.ended = threading.Event()
+        self._handle = handle
+        self._end = end
+        self._batch_max = batch_max
+        self._port: Port[Request, Answer | None] = Port(self.loop, timeout_s)
+        self._queue: deque[Awaited[Request, Answer | None]] = deque()
+        self._sent: dict[int, list[Awaited[Request, Answer | None]]] = {}
+        self._waiting = 0
+        self._news = asyncio.Event()
+        self._is_ending = False
+        # A task of the loop, so that a loop that ends ends the channel with it.
+        self._task = self.loop.create_task(self._run(), name="scanengine-ledger")
+
+    def begin(self, requests: Sequence[Request]) -> asyncio.Future[list[Answer | None] | None]:
+        """Queue at most ``batch_max`` requests; the future holds the answers, or None at the deadline."""
+        if self._is_ending or self._waiting + len(requests) > WAITING_MAX:
+            refused: asyncio.Future[list[Answer | None] | None] = self.loop.create_future()
+            refused.set_result(None)
+            return refused
+        call = self._port.begin(requests)
+        self._waiting += len(requests)
+        self._queue.append(call)
+        self._news.set()
+        return call.future
+
+    async def ask(self, requests: Sequence[Request]) -> list[Answer | None]:
+        """Return the answers in order, None for each that is not known within the deadline of its part."""
+        answers: list[Answer | None] = []
+        for start in range(0, len(requests), ASKED_MAX):
+            answers += await ask_in_parts(self.begin, requests[start : start + ASKED_MAX], self._batch_max)
+        return answers
+
+    def finish(self) -> None:
+        """Answer what was asked, then end, which sets :attr:`ended`; in the loop itself."""
+        self._is_ending = True
+        self._news.set()
+
+    def abort(self) -> None:
+        """End at once, in the loop itself; what was asked is unknown."""
+        self._is_ending = True
+        self._task.cancel()
+
+    async def _run(self) -> None:
+        try:
+            await asyncio.gather(*(self._pump(number) for number in range(IN_FLIGHT)))
+        finally:
+            self._is_ending = True
+            self._port.deliver([call for calls in self._sent.values() for call in calls] + list(self._queue))
+            try:
+                await self._end()
+            finally:
+                self.ended.set()
+
+    async def _pump(self, number: int) -> None:
+        """Send batch after batch, and wait for news when there is none to send."""
+        while True:
+            while self._queue:
+                self._sent[number] = self._collect()
+                await self._answer(self._sent[number])
+            if self._is_ending:
+                self._news.set()  # For the other, which may still wait for them.
+                return
+            self._news.clear()
+            await self._news.wait()
+
+    def _collect(self) -> list[Awaited[Request, Answer | None]]:
+        """Return the calls of the next batch, without those that were given up."""
+        calls: list[Awaited[Request, Answer | None]] = []
+        room = self._batch_max
+        while self._queue:
+            call = self._queue[0]
+            if not call.is_given_up:
+                room -= len(call.requests)
+                if calls and room < 0:
+                    break
+                calls.append(call)
+            self._queue.popleft()
+            self._waiting -= len(call.requests)
+        return calls
+
+    async def _answer(self, calls: list[Awaited[Request, Answer | None]]) -> None:
+        if not calls:
+            return
+        requests = [request for call in calls for request in call.requests]
+        try:
+            answers = await self._handle(requests, lambda: any(not call.is_given_up for call in calls))
+        except Exception:  # noqa: BLE001 - a channel that ends would leave every later caller without an answer.
+            _log.exception("the ledger failed on a batch of %d requests", len(requests))
+            answers = [None] * len(requests)
+        at = 0
+        for call in calls:
+            call.answers = answers[at : at + len(call.requests)]
+            at += len(call.requests)
+        self._port.deliver(calls)

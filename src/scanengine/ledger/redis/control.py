@@ -1,0 +1,206 @@
+"""What the Redis ledger is asked besides claims: adjustments, generations, events and their readers, totals.
+
+Each function checks its arguments and returns a question: a coroutine function that is given the link's ``call`` and
+the epoch, and may be asked again when the connection was lost, as every question changes nothing the second time.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final, Protocol, TypeVar
+
+import msgspec
+from redis.exceptions import ResponseError
+
+from scanengine.ledger.protocol import CampaignTotals, LedgerTotals, check_adjustment, check_events
+from scanengine.ledger.redis.codec import NUMBER_MAX, decode_event
+from scanengine.ledger.redis.keys import Keys
+from scanengine.ledger.redis.link import said_by
+from scanengine.model import Adjustment, Event
+
+Call = Callable[..., Awaitable[Any]]
+Result_co = TypeVar("Result_co", covariant=True)
+
+EVENTS_AT_ONCE: Final = 2048
+"""Events read by one call."""
+TRIM_EVENTS: Final = 4096
+"""Events deleted by one call; more would keep claims waiting."""
+
+
+class Question(Protocol[Result_co]):
+    """Something to ask the server, again if need be."""
+
+    async def __call__(self, call: Call, epoch: bytes) -> Result_co:
+        """Ask, and return the answer."""
+
+
+def adjust(keys: Keys, adjustment: Adjustment) -> Question[bool]:
+    """Apply an adjustment; False if its id was applied before."""
+    check_adjustment(adjustment)
+    nonce = secrets.token_hex(8)  # Tells this call, asked again, from another of the same id.
+
+    async def ask(call: Call, epoch: bytes) -> bool:
+        await number(keys, adjustment.campaign)(call, epoch)
+        try:
+            done = await call(
+                "FCALL", "scan_v1_adjust", 3, keys.meta, keys.adjustments, keys.campaign(adjustment.campaign), epoch,
+                adjustment.id, nonce, adjustment.action, adjustment.prize, adjustment.amount,
+                msgspec.json.encode(adjustment),
+            )  # fmt: skip
+        except ResponseError as error:
+            name, _, what = said_by(error).partition(" ")
+            if name == "LEDGERRANGE":
+                raise ValueError(what) from error
+            raise
+        return bool(done)
+
+    return ask
+
+
+def number(keys: Keys, campaign: str) -> Question[int]:
+    """Return the number of a campaign, which is given to it if it has none."""
+
+    async def ask(call: Call, epoch: bytes) -> int:
+        return int(
+            await call(
+                "FCALL", "scan_v1_number", 3, keys.meta, keys.campaigns, keys.campaign(campaign), epoch, campaign
+            )
+        )
+
+    return ask
+
+
+def announce(keys: Keys, generation: int) -> Question[int]:
+    """Tell a generation; the newest that the ledger has seen."""
+
+    async def ask(call: Call, epoch: bytes) -> int:
+        return int(await call("FCALL", "scan_v1_announce", 1, keys.meta, epoch, generation))
+
+    return ask
+
+
+def register_reader(keys: Keys, name: str) -> Question[None]:
+    """Register a reader; it starts at the oldest event that is still there."""
+
+    async def ask(call: Call, epoch: bytes) -> None:
+        await call("FCALL", "scan_v1_reader", 2, keys.meta, keys.readers, epoch, name)
+
+    return ask
+
+
+def events(keys: Keys, reader: str, after: int, limit: int) -> Question[list[Event]]:
+    """Return events in order; ValueError if there is no such reader."""
+    check_events(after, limit)
+
+    async def ask(call: Call, epoch: bytes) -> list[Event]:
+        if not await call("HEXISTS", keys.readers, reader):
+            raise _no_reader(reader)
+        found: list[Event] = []
+        start = after
+        while len(found) < limit and start < NUMBER_MAX:
+            count = min(limit - len(found), EVENTS_AT_ONCE)
+            entries = await call("XRANGE", keys.outbox, f"{start + 1}-0", "+", "COUNT", count)
+            found += [event for _, event in read_entries(entries)]
+            if len(entries) < count:
+                break
+            start = found[-1].seq
+        return found
+
+    return ask
+
+
+def acknowledge(keys: Keys, reader: str, up_to: int) -> Question[None]:
+    """Move a reader's mark forward; ValueError if there is no such reader, or no such event yet."""
+
+    async def ask(call: Call, epoch: bytes) -> None:
+        trimmed, target = -1, 0
+        while trimmed < target:
+            try:
+                trimmed, target = await call(
+                    "FCALL", "scan_v1_ack", 3, keys.meta, keys.readers, keys.outbox, epoch, reader, up_to, TRIM_EVENTS
+                )
+            except ResponseError as error:
+                name, _, newest = said_by(error).partition(" ")
+                if name == "LEDGERREADER":
+                    raise _no_reader(reader) from error
+                if name == "LEDGERAHEAD":
+                    raise ValueError(
+                        f"reader {reader!r} acknowledges up to {up_to}, but the newest event is {newest}"
+                    ) from error
+                raise
+
+    return ask
+
+
+def totals(keys: Keys) -> Question[LedgerTotals]:
+    """Return what the ledger holds."""
+
+    async def ask(call: Call, epoch: bytes) -> LedgerTotals:
+        names = sorted(read_campaigns(await call("HGETALL", keys.campaigns)).values())
+        found = await call(
+            "FCALL_RO", "scan_v1_totals", 3 + len(names), keys.meta, keys.readers, keys.campaigns,
+            *map(keys.campaign, names),
+        )  # fmt: skip
+        return read_totals(names, found)
+
+    return ask
+
+
+def read_entries(entries: Sequence[Any]) -> list[tuple[int, Event]]:
+    """Return number of the claim and event of entries of the outbox."""
+    return [decode_event(int(id_.partition(b"-")[0]), fields[1]) for id_, fields in entries]
+
+
+def read_campaigns(reply: Sequence[bytes]) -> dict[int, str]:
+    """Return the ids of campaigns by their numbers."""
+    return {int(number): name.decode() for name, number in read_hash(reply).items()}
+
+
+def read_hash(reply: Sequence[bytes]) -> dict[bytes, bytes]:
+    """Return the fields of a hash."""
+    return dict(zip(reply[::2], reply[1::2], strict=True))
+
+
+def read_totals(names: Sequence[str], found: Sequence[Sequence[bytes]]) -> LedgerTotals:
+    """Return the totals of what ``scan_v1_totals`` replied for the campaigns of these ids."""
+    meta = {name: int(value) for name, value in read_hash(found[0]).items() if value.isdigit()}
+    events_seq = meta.get(b"events", 0)
+    return LedgerTotals(
+        claims=meta.get(b"claims", 0),
+        events=events_seq - meta.get(b"trimmed", 0),
+        event_seq=events_seq,
+        generation=meta.get(b"generation", 0),
+        campaigns=tuple(
+            _campaign_totals(name, held)
+            for name, held in zip(names, map(read_hash, found[3:]), strict=True)
+            # One that has only been given its number yet has nothing to tell.
+            if len(held) > 1
+        ),
+        readers={name.decode(): int(acked) for name, acked in sorted(read_hash(found[1]).items())},
+    )
+
+
+def _campaign_totals(name: str, held: dict[bytes, bytes]) -> CampaignTotals:
+    def numbered(kind: bytes) -> dict[int, int]:
+        found = {}
+        for field, value in held.items():
+            parts = field.split(b":")
+            if parts[0] == kind and len(parts) == 2:
+                found[int(parts[1])] = int(value)
+        return dict(sorted(found.items()))
+
+    return CampaignTotals(
+        id=name,
+        claims=int(held.get(b"claims", 0)),
+        money=int(held.get(b"money", 0)),
+        awards=numbered(b"awards"),
+        is_paused=held.get(b"paused") == b"1",
+        is_closed=held.get(b"closed") == b"1",
+        extra_stock=numbered(b"stock"),
+        extra_budget=int(held.get(b"budget", 0)),
+    )
+
+
+def _no_reader(reader: str) -> ValueError:
+    return ValueError(f"no reader {reader!r} is registered: register it before its first event")
