@@ -2,12 +2,13 @@
 
 Backends share one contract, :class:`Ledger`, and one set of tests. :class:`SqliteLedger` is the embedded default;
 :class:`SqliteReader` reads its file beside the owner; :class:`MemoryLedger` is the model that they are tested against;
-:func:`audit` counts a file again from its records.
+:func:`audit` counts a ledger again from its records. The ledger in Redis or Valkey is in
+:mod:`scanengine.ledger.redis`, which needs the extra ``redis`` and is not imported here.
 """
 
 from scanengine.ledger.audit import AuditReport, audit
 from scanengine.ledger.memory import MemoryLedger
-from scanengine.ledger.protocol import PENDING, CampaignTotals, Ledger, LedgerTotals
+from scanengine.ledger.protocol import PENDING, CampaignTotals, Ledger, LedgerReader, LedgerTotals
 from scanengine.ledger.reader import SqliteReader
 from scanengine.ledger.sqlite import SqliteLedger
 
@@ -16,6 +17,7 @@ __all__ = [
     "AuditReport",
     "CampaignTotals",
     "Ledger",
+    "LedgerReader",
     "LedgerTotals",
     "MemoryLedger",
     "SqliteLedger",

@@ -1,4 +1,4 @@
-"""Counts a ledger file again from its records and says what does not agree.
+"""Counts a ledger again from its records and says what does not agree.
 
 The records of claims are the truth; events, counters, running numbers and limits must follow from them. Everything is
 read as of one moment, so a ledger can be audited while it is in use. Problems name items and rows, no codes or users.
@@ -13,10 +13,11 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from scanengine.ledger import schema
-from scanengine.ledger.reader import SqliteReader
+from scanengine.ledger.counting import count_up, group
+from scanengine.ledger.people import check_people
+from scanengine.ledger.protocol import PERSON_DTYPE, CampaignTotals, LedgerReader
 from scanengine.ledger.records import CLAIM_DTYPE, SCAN_DTYPE
-from scanengine.ledger.state import Book
-from scanengine.model import CampaignTerms, PrizeTerms
+from scanengine.model import Adjustment, CampaignTerms, PrizeTerms
 
 _SHOWN_MAX = 20
 """Problems of one kind that are listed one by one; the rest is counted."""
@@ -49,12 +50,12 @@ class AuditReport(Struct, frozen=True):
     problems: list[str]
 
 
-def audit(reader: SqliteReader, terms: Mapping[str, CampaignTerms]) -> AuditReport:
+def audit(reader: LedgerReader, terms: Mapping[str, CampaignTerms]) -> AuditReport:
     """Check that a ledger agrees with itself and has kept its limits.
 
     Parameters
     ----------
-    reader : SqliteReader
+    reader : LedgerReader
     terms : mapping of campaign id to CampaignTerms
         Limits to check; a campaign that is not in it is checked for everything else.
 
@@ -67,27 +68,38 @@ def audit(reader: SqliteReader, terms: Mapping[str, CampaignTerms]) -> AuditRepo
     -----
     About 500 bytes of memory and 10 microseconds a claim, most of it to read the events.
     """
+    # Persons first: what is counted of one is counted of claims that are all there when the records are read.
+    claims_before = reader.marks().claims
+    people = _read_people(reader)
     with reader.snapshot():
+        marks = reader.marks()
         seqs, claims = _gather(reader.claims(), CLAIM_DTYPE)
         scan_seqs, scans = _gather(reader.scans(), SCAN_DTYPE)
-        books = reader.books()
+        campaigns = reader.campaigns()
+        totals = {held.id: held for held in reader.totals().campaigns}
         held = reader.counters()
-        trimmed = reader.trimmed_claims()
+        adjustments = reader.adjustments()
+        trimmed_before = reader.trimmed_claims()
         event_count, events = _read_events(reader)
+        trimmed = reader.trimmed_claims()
     problems: list[str] = []
-    problems += _check_rows("claim", seqs)
-    problems += _check_rows("scan", scan_seqs)
+    problems += _check_rows("claim", seqs, marks.claims)
+    problems += _check_rows("scan", scan_seqs, marks.scans)
     problems += _check_unique(seqs, claims)
-    problems += _check_order(seqs, claims, books)
-    problems += _check_running_numbers(seqs, claims, books)
+    problems += _check_order(seqs, claims, campaigns)
+    problems += _check_running_numbers(seqs, claims, campaigns)
     problems += _check_scans(claims, scans)
-    problems += _check_events(seqs, claims, events, trimmed)
+    if people is not None:
+        found = check_people(seqs, claims, people, claims_before)
+        problems += _limit(f"campaign {_name(number, campaigns)}: {problem}" for number, problem in found)
+    problems += _check_events(seqs, claims, events, trimmed_before, trimmed)
     counted = _count_again(claims)
-    problems += _check_counters(counted, held, books)
-    for number, book in books.items():
-        if book.id in terms:
+    problems += _check_counters(counted, held, campaigns)
+    problems += _check_adjustments(adjustments, totals)
+    for number, campaign in campaigns.items():
+        if campaign in terms and campaign in totals:
             mine = claims[claims["campaign"] == number]
-            problems += _limit(_check_limits(mine, counted, number, book, terms[book.id]))
+            problems += _limit(_check_limits(mine, counted, number, totals[campaign], terms[campaign]))
     return AuditReport(len(claims), len(scans), event_count, len(held), problems)
 
 
@@ -98,7 +110,7 @@ def _gather(chunks: Iterable[tuple[_Numbers, _Records]], dtype: np.dtype[np.void
     return np.concatenate([seqs for seqs, _ in pairs]), np.concatenate([records for _, records in pairs])
 
 
-def _read_events(reader: SqliteReader) -> tuple[int, _Records]:
+def _read_events(reader: LedgerReader) -> tuple[int, _Records]:
     """Return the number of all events, and what those of claims say."""
     parts: list[_Records] = []
     rows: list[tuple[int, ...]] = []
@@ -130,27 +142,39 @@ def _limit(problems: Iterator[str]) -> list[str]:
     return shown + [f"... and {others} more like the last one"] * bool(others)
 
 
-def _check_rows(name: str, seqs: _Numbers) -> list[str]:
-    missing = np.setdiff1d(np.arange(1, int(seqs[-1]) + 1), seqs, assume_unique=True) if len(seqs) else seqs
-    return _limit(f"{name} {seq}: the record is missing" for seq in missing)
+def _read_people(reader: LedgerReader) -> _Records | None:
+    chunks = reader.people()
+    return None if chunks is None else np.concatenate([np.empty(0, PERSON_DTYPE), *chunks])
+
+
+def _check_rows(name: str, seqs: _Numbers, newest: int) -> list[str]:
+    """Check that the records have the numbers from 1 to the newest, each once."""
+    bounds = np.concatenate([[0], seqs, [max(newest, int(seqs[-1]) if len(seqs) else 0) + 1]])
+    steps = np.diff(bounds)
+    gaps = [(int(bounds[i]) + 1, int(bounds[i + 1]) - 1) for i in np.flatnonzero(steps > 1)]
+    problems = _limit(
+        f"{name} {first}: the record is missing" if first == last else f"{name} {first} to {last}: records are missing"
+        for first, last in gaps
+    )
+    return problems + _limit(f"{name} {bounds[i]}: two records have this number" for i in np.flatnonzero(steps == 0))
 
 
 def _check_unique(seqs: _Numbers, claims: _Records) -> list[str]:
-    order, is_first = _group([claims["item"], claims["party"]])
+    order, is_first = group([claims["item"], claims["party"]])
     doubles = np.sort(order[~is_first])
     return _limit(
         f"claim {seqs[i]}: item {claims['item'][i]} party {claims['party'][i]} has an earlier claim" for i in doubles
     )
 
 
-def _check_order(seqs: _Numbers, claims: _Records, books: Mapping[int, Book]) -> list[str]:
+def _check_order(seqs: _Numbers, claims: _Records, campaigns: Mapping[int, str]) -> list[str]:
     back = np.flatnonzero(np.diff(claims["at_ms"]) < 0) + 1
     problems = _limit(
         f"claim {seqs[i]}: item {claims['item'][i]} was recorded at an earlier time than the claim before it"
         for i in back
     )
     for number in np.unique(claims["campaign"]).tolist():
-        if number not in books:
+        if number not in campaigns:
             problems.append(f"campaign {number}: has claims, but is not in the table of campaigns")
         rows = np.flatnonzero(claims["campaign"] == number)
         stepped = rows[1:][np.diff(claims["local_date"][rows]) < 0]
@@ -161,7 +185,7 @@ def _check_order(seqs: _Numbers, claims: _Records, books: Mapping[int, Book]) ->
     return problems
 
 
-def _check_running_numbers(seqs: _Numbers, claims: _Records, books: Mapping[int, Book]) -> list[str]:
+def _check_running_numbers(seqs: _Numbers, claims: _Records, campaigns: Mapping[int, str]) -> list[str]:
     """Check the numbers that count up inside a group: units of a prize, claims of a person."""
     problems: list[str] = []
     given = np.flatnonzero(claims["prize"] >= 0)
@@ -173,12 +197,12 @@ def _check_running_numbers(seqs: _Numbers, claims: _Records, books: Mapping[int,
     )
     for what, field, rows, names in kinds:
         chosen = claims[rows]
-        order, is_first = _group([chosen[name] for name in names])
-        expected = _count_up(is_first)
+        order, is_first = group([chosen[name] for name in names])
+        expected = count_up(is_first)
         wrong = np.flatnonzero(chosen[field][order] != expected)
         found = sorted((int(rows[order[i]]), int(expected[i])) for i in wrong)
         problems += _limit(
-            f"claim {seqs[i]}: item {claims['item'][i]} campaign {_name(claims['campaign'][i], books)} "
+            f"claim {seqs[i]}: item {claims['item'][i]} campaign {_name(claims['campaign'][i], campaigns)} "
             f"prize {claims['prize'][i]}: {what} is {claims[field][i]}, expected {number}"
             for i, number in found
         )
@@ -189,25 +213,34 @@ def _check_running_numbers(seqs: _Numbers, claims: _Records, books: Mapping[int,
 
 
 def _check_scans(claims: _Records, scans: _Records) -> list[str]:
-    """Check that the visits of each item count 1, 2, 3 and none twice."""
+    """Check that the visits of each item count 1, 2, 3 and none twice, and agree on the time of the first."""
     firsts = claims[claims["is_first_scan"] == 1]
     items = np.concatenate([firsts["item"], scans["item"]])
     numbers = np.concatenate([np.ones(len(firsts), np.uint64), scans["number"]])
     visits = np.concatenate([firsts["visit_hash"], scans["visit_hash"]])
-    order, is_first = _group([items, numbers])
-    order_by_item = _group([items])
-    expected = _count_up(order_by_item[1])
-    by_number = np.lexsort((numbers, items))
-    wrong = np.unique(items[by_number][numbers[by_number] != expected])
+    at_ms = np.concatenate([firsts["at_ms"], scans["at_ms"]])
+    first_at_ms = np.concatenate([firsts["at_ms"], scans["first_at_ms"]])
+    order = np.lexsort((numbers, items))
+    is_first = np.ones(len(order), np.bool_)
+    is_first[1:] = items[order][1:] != items[order][:-1]
+    running = count_up(is_first)
+    wrong = np.unique(items[order][numbers[order] != running])
     problems = _limit(f"item {item}: its scans are not numbered 1, 2, 3 and so on" for item in wrong)
-    order, is_first = _group([items, visits])
+    begins = np.arange(len(order)) - running + 1
+    wrong = np.unique(items[order][first_at_ms[order] != at_ms[order][begins]])
+    problems += _limit(f"item {item}: its scans say another time of the first than the first itself" for item in wrong)
+    order, is_first = group([items, visits])
     twice = np.unique(items[order[~is_first]])
     return problems + _limit(f"item {item}: one visit is counted twice" for item in twice)
 
 
-def _check_events(seqs: _Numbers, claims: _Records, events: _Records, trimmed: int) -> list[str]:
-    """Check that each claim but those whose events were trimmed has one event, which says the same."""
-    order, is_first = _group([events["claim"]])
+def _check_events(seqs: _Numbers, claims: _Records, events: _Records, trimmed_before: int, trimmed: int) -> list[str]:
+    """Check that each claim but those whose events were trimmed has one event, which says the same.
+
+    Events that were trimmed while they were read may be there or not.
+    """
+    events = events[(events["claim"] <= trimmed_before) | (events["claim"] > trimmed)]
+    order, is_first = group([events["claim"]])
     problems = _limit(f"claim {events['claim'][i]}: has more than one event" for i in np.sort(order[~is_first]))
     single = events[np.sort(order[is_first])] if len(events) else events
     # Events are trimmed from the oldest, and are in the order of their claims.
@@ -246,7 +279,7 @@ def _count_again(claims: _Records) -> _Counts:
     )
     for kind, rows, numbers, amounts in kinds:
         for dates in (np.zeros(len(rows), np.int64), rows["local_date"].astype(np.int64)):
-            order, is_first = _group([rows["campaign"], numbers, dates])
+            order, is_first = group([rows["campaign"], numbers, dates])
             if not len(order):
                 continue
             starts = np.flatnonzero(is_first)
@@ -257,16 +290,39 @@ def _count_again(claims: _Records) -> _Counts:
     return counts
 
 
-def _check_counters(counted: _Counts, held: _Counts, books: Mapping[int, Book]) -> list[str]:
+def _check_adjustments(adjustments: list[Adjustment], totals: Mapping[str, CampaignTotals]) -> list[str]:
+    """Check that what is in force of each campaign is the sum of its adjustments."""
+    wrong: list[str] = []
+    for name, held in totals.items():
+        mine = [adjustment for adjustment in adjustments if adjustment.campaign == name]
+        stock: dict[int, int] = {}
+        for adjustment in mine:
+            if adjustment.action == "stock":
+                stock[adjustment.prize] = stock.get(adjustment.prize, 0) + adjustment.amount
+        switches = [adjustment.action for adjustment in mine if adjustment.action in ("pause", "resume")]
+        for what, found, expected in (
+            ("added stock", held.extra_stock, stock),
+            ("added budget", held.extra_budget, sum(each.amount for each in mine if each.action == "budget")),
+            ("paused", held.is_paused, switches[-1:] == ["pause"]),
+            ("closed", held.is_closed, any(each.action == "close" for each in mine)),
+        ):
+            if found != expected:
+                wrong.append(f"campaign {name}: {what} is held as {found}, the adjustments say {expected}")
+    return _limit(iter(wrong))
+
+
+def _check_counters(counted: _Counts, held: _Counts, campaigns: Mapping[int, str]) -> list[str]:
     return _limit(
-        f"campaign {_name(key[0], books)}: counter of {_describe(key)} holds {held.get(key, 0)}, "
+        f"campaign {_name(key[0], campaigns)}: counter of {_describe(key)} holds {held.get(key, 0)}, "
         f"the records say {counted.get(key, 0)}"
         for key in sorted(held.keys() | counted.keys())
         if held.get(key, 0) != counted.get(key, 0)
     )
 
 
-def _check_limits(claims: _Records, counted: _Counts, number: int, book: Book, terms: CampaignTerms) -> Iterator[str]:
+def _check_limits(
+    claims: _Records, counted: _Counts, number: int, held: CampaignTotals, terms: CampaignTerms
+) -> Iterator[str]:
     """Yield the limits that were exceeded, adjustments taken into account."""
     prizes: dict[int, PrizeTerms] = {prize.number: prize for prize in terms.prizes if prize is not None}
     for (campaign, kind, prize, date), value in sorted(counted.items()):
@@ -274,13 +330,13 @@ def _check_limits(claims: _Records, counted: _Counts, number: int, book: Book, t
         if campaign != number or kind == schema.COUNT_CLAIMS:
             continue
         if kind == schema.COUNT_MONEY:
-            limit = terms.budget_per_day if date else _plus(terms.budget_total, book.extra_budget)
+            limit = terms.budget_per_day if date else _plus(terms.budget_total, held.extra_budget)
         elif prize in prizes:
             stock = prizes[prize]
-            limit = stock.stock_per_day if date else _plus(stock.stock, book.extra_stock(prize))
+            limit = stock.stock_per_day if date else _plus(stock.stock, held.extra_stock.get(prize, 0))
         if limit is not None and value > limit:
             what = _describe((campaign, kind, prize, date))
-            yield f"campaign {book.id}: {what} is {value}, over the limit of {limit}"
+            yield f"campaign {held.id}: {what} is {value}, over the limit of {limit}"
     for field, what, most in (
         ("person_total", "in all", terms.per_user),
         ("person_day", "on one day", terms.per_user_per_day),
@@ -288,7 +344,7 @@ def _check_limits(claims: _Records, counted: _Counts, number: int, book: Book, t
         if most is not None:
             for i in np.flatnonzero(claims[field] > most):
                 yield (
-                    f"campaign {book.id}: item {claims['item'][i]} is claim {claims[field][i]} of one person {what}, "
+                    f"campaign {held.id}: item {claims['item'][i]} is claim {claims[field][i]} of one person {what}, "
                     f"over the limit of {most}"
                 )
 
@@ -305,23 +361,5 @@ def _describe(key: tuple[int, int, int, int]) -> str:
     return ("claims" if kind == schema.COUNT_CLAIMS else "money") + when
 
 
-def _name(number: int, books: Mapping[int, Book]) -> str:
-    return books[number].id if number in books else f"number {number}"
-
-
-def _group(columns: list[NDArray[np.generic]]) -> tuple[_Numbers, NDArray[np.bool_]]:
-    """Return a stable order by the columns, and for each place in it whether a new group begins there."""
-    order = np.lexsort(columns[::-1])
-    is_first = np.zeros(len(order), np.bool_)
-    is_first[:1] = True
-    for column in columns:
-        ordered = column[order]
-        is_first[1:] |= ordered[1:] != ordered[:-1]
-    return order, is_first
-
-
-def _count_up(is_first: NDArray[np.bool_]) -> _Numbers:
-    """Return 1, 2, 3 and so on from each place where a group begins."""
-    places = np.arange(len(is_first))
-    starts = np.maximum.accumulate(np.where(is_first, places, 0))
-    return places - starts + 1
+def _name(number: int, campaigns: Mapping[int, str]) -> str:
+    return campaigns.get(number, f"number {number}")

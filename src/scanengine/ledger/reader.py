@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from scanengine.errors import LedgerFormatError
 from scanengine.ledger import queries, schema
-from scanengine.ledger.protocol import LedgerTotals
+from scanengine.ledger.protocol import LedgerMarks, LedgerTotals
 from scanengine.ledger.records import (
     CLAIM_DTYPE,
     SCAN_DTYPE,
@@ -23,8 +24,8 @@ from scanengine.ledger.records import (
     unpack_claims,
     unpack_scans,
 )
-from scanengine.ledger.state import Book, read_books, read_chunks
-from scanengine.model import Event, Party, Receipt, ScanFacts
+from scanengine.ledger.state import read_adjustments, read_campaigns, read_chunks
+from scanengine.model import Adjustment, Event, Party, Receipt, ScanFacts
 
 _decode_event = msgspec.json.Decoder(Event).decode
 
@@ -124,14 +125,35 @@ class SqliteReader:
         with self._explained():
             return queries.read_counters(self._connection)
 
-    def books(self) -> dict[int, Book]:
-        """Return totals and adjustments of every campaign by its number in the records."""
+    def adjustments(self) -> list[Adjustment]:
+        """Return the adjustments in the order in which they were applied."""
         with self._explained():
-            return read_books(self._connection)
+            return read_adjustments(self._connection, read_campaigns(self._connection))
 
     def campaigns(self) -> dict[int, str]:
         """Return the ids of campaigns by their numbers in the records."""
-        return {number: book.id for number, book in self.books().items()}
+        with self._explained():
+            return read_campaigns(self._connection)
+
+    def people(self) -> None:
+        """Return None: what is counted of persons is in the records of their claims."""
+
+    def marks(self) -> LedgerMarks:
+        """Return how far the ledger has come."""
+        with self._explained():
+            number = partial(schema.read_meta_number, self._connection)
+            claims, claimed_ms = self._newest("claims", CLAIM_DTYPE)
+            scans, scanned_ms = self._newest("scans", SCAN_DTYPE)
+            return LedgerMarks(
+                program=str(schema.read_meta(self._connection, "program_id")),
+                clock_ms=max(number("clock_ms"), claimed_ms, scanned_ms),
+                generation=number("generation"),
+                claims=claims,
+                scans=scans,
+                events=queries.newest_event(self._connection),
+                trimmed=number("trimmed_seq"),
+                trimmed_claims=number("trimmed_claims"),
+            )
 
     def trimmed_claims(self) -> int:
         """Return how many events of claims have been trimmed."""
@@ -146,6 +168,18 @@ class SqliteReader:
     def close(self) -> None:
         """Close the file; again is no change."""
         self._connection.close()
+
+    def _newest(self, table: str, dtype: np.dtype[np.void]) -> tuple[int, int]:
+        """Return number and time of the newest record of a table, zeros before the first."""
+        row = self._connection.execute(f"SELECT seq, record FROM {table} ORDER BY seq DESC LIMIT 1").fetchone()
+        if row is None:
+            return 0, 0
+        seq, record = row
+        if len(record) != dtype.itemsize:
+            raise LedgerFormatError(
+                f"{self.path}: a record of {table} has {len(record)} bytes, expected {dtype.itemsize}"
+            )
+        return seq, int(np.frombuffer(record, dtype)["at_ms"][0])
 
     def _claims_of(self, item: int) -> list[ClaimRecord]:
         return unpack_claims(self._find("claims", item))
