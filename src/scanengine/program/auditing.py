@@ -7,12 +7,13 @@ from typing import Any
 
 import msgspec
 
-from scanengine.errors import SettingsError
+from scanengine.errors import LedgerFormatError, SettingsError
 from scanengine.keys import Keyring
-from scanengine.ledger import SqliteReader, audit
+from scanengine.ledger import audit
 from scanengine.model import NO_PRIZE, ClaimReply, ClaimStatus, Party, PrizeReply
 from scanengine.program.answers import Answerer
-from scanengine.program.settings import Settings, ledger_identity
+from scanengine.program.ledgers import open_reader
+from scanengine.program.settings import Settings
 from scanengine.tables.snapshot import load_snapshot
 from scanengine.tables.workspace import Workspace
 
@@ -78,7 +79,12 @@ def audit_program(
     # The witness first: what was acknowledged before it was read must be in the ledger that is read after it.
     told = read_witness(witness_path) if witness_path is not None else {}
     snapshot = load_snapshot(workspace)
-    with SqliteReader(workspace.ledger_path, ledger_identity(settings, keyring)) as reader:
+    reader = open_reader(workspace, settings, keyring)
+    if reader is None:
+        raise LedgerFormatError(
+            f"{workspace.ledger_path}: there is no ledger; it is made when the program is first opened"
+        )
+    with reader:
         report = audit(reader, {campaign: table.terms for campaign, table in snapshot.prizes.items()})
         answerer = Answerer(workspace, settings)
         found: dict[str, str | None] = {}

@@ -18,6 +18,7 @@ from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Literal
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,7 @@ from numpy.typing import NDArray
 from scanengine.engine import Decisions, Engine
 from scanengine.errors import LedgerUnavailableError, ScanError
 from scanengine.keys import Keyring, load_keyring
-from scanengine.ledger import Ledger, SqliteLedger, SqliteReader
+from scanengine.ledger import Ledger, LedgerReader
 from scanengine.model import (
     Answer,
     Decision,
@@ -36,8 +37,10 @@ from scanengine.model import (
 )
 from scanengine.program.answers import Answerer
 from scanengine.program.claims import Claims
+from scanengine.program.gathering import Gathering
+from scanengine.program.ledgers import open_ledger, open_reader
 from scanengine.program.scans import Scan, region_code, role_of
-from scanengine.program.settings import Settings, ledger_identity, load_settings
+from scanengine.program.settings import Settings, load_settings
 from scanengine.tables.snapshot import Snapshot, load_snapshot
 from scanengine.tables.workspace import Workspace
 
@@ -50,15 +53,19 @@ _CLAIMS_AT_ONCE: Final = 256
 """Entries of a batch decided between two turns of the event loop: under a millisecond."""
 
 
-def open_program(folder: str | os.PathLike[str], *, ledger: LedgerMode | None = "own") -> Program:
+def open_program(
+    folder: str | os.PathLike[str], *, ledger: LedgerMode | None = "own", settings: Settings | None = None
+) -> Program:
     """Open a workspace.
 
     Parameters
     ----------
     folder : path
     ledger : {"own", "read", "none"} or None
-        ``own``: this process owns the ledger, claims and counts. ``read``: looks at the ledger beside its owner.
-        ``none`` (or None): decides only.
+        ``own``: claims and counts, as the owner of an SQLite ledger or beside others in a Redis. ``read``: looks at
+        the ledger beside those who claim. ``none`` (or None): decides only.
+    settings : Settings, optional
+        Instead of the workspace's ``scanengine.toml``.
 
     Raises
     ------
@@ -72,20 +79,15 @@ def open_program(folder: str | os.PathLike[str], *, ledger: LedgerMode | None = 
     if ledger not in ("own", "read", "none", None):
         raise ValueError(f"ledger is 'own', 'read', 'none' or None, found {ledger!r}")
     workspace = Workspace(Path(folder))
-    settings = load_settings(workspace.settings_path)
+    settings = settings or load_settings(workspace.settings_path)
     keyring = load_keyring(workspace.keys_path)
     snapshot = load_snapshot(workspace)
     opened: Ledger | None = None
-    reader: SqliteReader | None = None
+    reader: LedgerReader | None = None
     if ledger == "own":
-        opened = SqliteLedger(
-            workspace.ledger_path,
-            ledger_identity(settings, keyring),
-            scan_events=settings.ledger.scan_events,
-            timeout_s=settings.ledger.timeout_s,
-        )
-    elif ledger == "read" and workspace.ledger_path.exists():
-        reader = SqliteReader(workspace.ledger_path, ledger_identity(settings, keyring))
+        opened = open_ledger(workspace, settings, keyring)
+    elif ledger == "read":
+        reader = open_reader(workspace, settings, keyring)
     try:
         return Program(workspace, settings, keyring, snapshot, opened, reader, has_counts=ledger in ("own", "read"))
     except BaseException:
@@ -112,7 +114,7 @@ class Program:
         keyring: Keyring,
         snapshot: Snapshot,
         ledger: Ledger | None,
-        reader: SqliteReader | None = None,
+        reader: LedgerReader | None = None,
         *,
         has_counts: bool = True,
         clock: Callable[[], int] = _now_ms,
@@ -126,6 +128,7 @@ class Program:
         self._reader = reader
         self._has_counts = has_counts
         self._answerer = Answerer(workspace, settings)
+        self._gatherings: WeakKeyDictionary[asyncio.AbstractEventLoop, Gathering] = WeakKeyDictionary()
         self._refresh_lock = threading.Lock()
         self._reader_lock = threading.Lock()
 
@@ -333,7 +336,18 @@ class Program:
         now: datetime | int | None = None,
     ) -> Answer:
         """Do :meth:`claim` without blocking the event loop. Cancelling the caller does not cancel the claim."""
-        return (await self.claim_many_async([Scan.of(text, user, visit, role, region)], now=now))[0]
+        scan = Scan.of(text, user, visit, role, region)
+        if now is None:
+            return await self.claim_scan_async(scan)
+        return (await self.claim_many_async([scan], now=now))[0]
+
+    async def claim_scan_async(self, scan: Scan) -> Answer:
+        """Do :meth:`claim_async` for a scan whose fields were checked; with all others of the event loop's turn."""
+        loop = asyncio.get_running_loop()
+        gathering = self._gatherings.get(loop)
+        if gathering is None:
+            gathering = self._gatherings[loop] = Gathering(self.claim_many_async)
+        return await gathering.claim(scan)
 
     def claim_many(self, scans: Sequence[Scan], *, now: datetime | int | None = None) -> list[Answer]:
         """Claim many scans, each as :meth:`claim`; answers in order."""
@@ -344,13 +358,21 @@ class Program:
 
     async def claim_many_async(self, scans: Sequence[Scan], *, now: datetime | int | None = None) -> list[Answer]:
         """Do :meth:`claim_many` without blocking the event loop."""
-        answers: list[Answer] = []
+        if len(scans) <= _CLAIMS_AT_ONCE:
+            return await self._claim_part(scans, self._time_ms(now))
+        parts = []
         for start in range(0, len(scans), _CLAIMS_AT_ONCE):
-            claims = Claims(self, scans[start : start + _CLAIMS_AT_ONCE], self._time_ms(now))
-            while requests := claims.requests():
-                claims.receive(await self.ledger.claim_many_async(requests))
-            answers += claims.answers()
-        return answers
+            part = scans[start : start + _CLAIMS_AT_ONCE]
+            # All at once, so that a ledger that is away costs one deadline and not one for each part.
+            parts.append(asyncio.create_task(self._claim_part(part, self._time_ms(now))))
+            await asyncio.sleep(0)
+        return [answer for answers in await asyncio.gather(*parts) for answer in answers]
+
+    async def _claim_part(self, scans: Sequence[Scan], now_ms: int) -> list[Answer]:
+        claims = Claims(self, scans, now_ms)
+        while requests := claims.requests():
+            claims.receive(await self.ledger.claim_many_async(requests))
+        return claims.answers()
 
     def _time_ms(self, now: datetime | int | None) -> int:
         if now is None:

@@ -6,7 +6,6 @@ leaves the old set current, and at most some serials that are never used.
 
 from __future__ import annotations
 
-import logging
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,10 +18,10 @@ from numpy.typing import NDArray
 
 from scanengine.campaigns import check_campaign, check_campaign_id, compile_campaign, example_campaign, parse_campaign
 from scanengine.codes import unwrap
-from scanengine.errors import AssignmentError, CampaignError, LedgerFormatError, LedgerUnavailableError, WorkspaceError
+from scanengine.errors import AssignmentError, CampaignError, WorkspaceError
 from scanengine.keys import Keyring, new_key_file
-from scanengine.ledger import SqliteReader
 from scanengine.model import Product, Scene, SegmentState, Status
+from scanengine.program.ledgers import newest_generation
 from scanengine.program.settings import new_settings_file
 from scanengine.tables.codes import CodeTable
 from scanengine.tables.container import publish_bytes
@@ -31,8 +30,6 @@ from scanengine.tables.products import add_product, check_gtin, load_products
 from scanengine.tables.scenes import Profile, Segments
 from scanengine.tables.snapshot import Batch, Snapshot, load_snapshot
 from scanengine.tables.workspace import Manifest, Workspace, check_label
-
-logger = logging.getLogger(__name__)
 
 
 def create_workspace(folder: Path) -> Workspace:
@@ -117,14 +114,7 @@ def create_batch(
 
 def _next_generation(workspace: Workspace) -> int:
     """Return the next generation, above what tables and ledger have seen: tables may be restored without the ledger."""
-    generation = workspace.next_generation()
-    if workspace.ledger_path.exists():
-        try:
-            with SqliteReader(workspace.ledger_path) as reader:
-                generation = max(generation, reader.totals().generation + 1)
-        except (LedgerFormatError, LedgerUnavailableError) as error:
-            logger.warning("the ledger's generation cannot be read, the tables' is used: %s", error)
-    return generation
+    return max(workspace.next_generation(), newest_generation(workspace) + 1)
 
 
 def _printed_end(workspace: Workspace, slot: int) -> int:

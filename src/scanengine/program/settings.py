@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import tomllib
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
@@ -33,10 +33,31 @@ class AuthenticitySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=Tr
 
 
 class LedgerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How long a caller waits for the ledger, and whether scans without a claim are events too."""
+    """Where the ledger is, and what is asked of it.
+
+    Parameters
+    ----------
+    url : str or None
+        Of a Redis or Valkey; None for the SQLite file of the workspace.
+    durability : str
+        The least that a Redis must promise before it is given a claim.
+    outbox : str or None
+        What a Redis does with events while no reader is registered; must be chosen before it is used without one.
+    timeout_s : float
+        How long a caller waits for the ledger, seconds.
+    scan_events : bool
+        Whether scans without a claim are events too.
+    """
 
     timeout_s: Annotated[float, Meta(gt=0, le=60)] = 5.0
     scan_events: bool = False
+    url: Annotated[str, Meta(pattern="^(redis|rediss|unix)://.")] | None = None
+    durability: Literal["strict", "everysec", "volatile", "unverified"] = "everysec"
+    outbox: Literal["keep", "drop"] | None = None
+
+    def __repr__(self) -> str:
+        """Show no URL, as it may hold a password."""
+        return f"<LedgerSettings {'redis' if self.url else 'sqlite'} durability={self.durability}>"
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -50,6 +71,22 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def zone(self) -> ZoneInfo:
         """Time zone of all times that replies show."""
         return ZoneInfo(self.program.timezone)
+
+
+def override_ledger(settings: Settings, *, url: str | None = None, durability: str | None = None) -> Settings:
+    """Return the settings with another ledger, as a command line names it.
+
+    Raises
+    ------
+    SettingsError
+        If the URL or the durability is none that a ledger can have.
+    """
+    changes = {name: value for name, value in (("url", url), ("durability", durability)) if value is not None}
+    try:
+        ledger = msgspec.convert(msgspec.to_builtins(settings.ledger) | changes, LedgerSettings)
+    except msgspec.ValidationError as error:
+        raise SettingsError(f"the ledger's {' and '.join(changes)} cannot be used: {error}") from error
+    return msgspec.structs.replace(settings, ledger=ledger)
 
 
 def ledger_identity(settings: Settings, keyring: Keyring) -> str:
@@ -92,4 +129,7 @@ base_url = "{BASE_URL_DEFAULT}"     # printed codes begin with it
 [ledger]
 # timeout_s = 5.0                   # after this an unanswered claim is "pending"
 # scan_events = false               # write an event for scans that claim nothing, too
+# url = "redis://127.0.0.1:6379/0"  # a Redis or Valkey that many servers share, instead of ledger.sqlite
+# durability = "everysec"           # the least it must promise: "strict", "everysec", "volatile" or "unverified"
+outbox = "keep"                     # what it does with events while no reader is registered: "keep" or "drop"
 """

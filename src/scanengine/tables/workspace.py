@@ -8,6 +8,7 @@
     manifest                                       the current set, swapped by rename
     allocations                                    serials and table numbers handed out, never handed out again
     ledger.sqlite                                  what scans have changed
+    ledger.epoch                                   which ledger in Redis was used, if one was
 
 There is one generation number for the whole program. Each publication takes the next; the table it wrote carries it in
 its name, so the set that was current at generation g is, for each table, the newest file at or below g.
@@ -94,6 +95,7 @@ class Workspace:
         self.products_path = folder / "products.toml"
         self.manifest_path = folder / "manifest"
         self.ledger_path = folder / "ledger.sqlite"
+        self.epoch_path = folder / "ledger.epoch"
         self.control_path = folder / "control.sock"
         self.campaigns_folder = folder / "campaigns"
         self._allocations_path = folder / "allocations"
