@@ -6,15 +6,17 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
+from time import perf_counter_ns
 from typing import Final
 
 import msgspec
 from aiohttp import web
 
-from scanengine.errors import ScanEngineError
+from scanengine.errors import LedgerUnavailableError, ScanEngineError
 from scanengine.model import Answer
 from scanengine.program import Program
 from scanengine.program.scans import Scan, check_code
+from scanengine.server.metrics import CONTENT_TYPE, OTHER, Metrics
 from scanengine.server.problems import (
     RETRY_AFTER_S,
     Problem,
@@ -25,11 +27,14 @@ from scanengine.server.problems import (
 
 PROGRAM: Final = web.AppKey("program", Program)
 IS_TRUSTED: Final = web.AppKey("is_trusted", bool)
+METRICS: Final = web.AppKey("metrics", Metrics)
 STOPPING: Final = web.AppKey("stopping", asyncio.Event)
 """Set when the server is about to stop: replies tell clients to send nothing more on their connection."""
 BODY_BYTES_MAX: Final = 64 << 10
 BATCH_BYTES_MAX: Final = 4 << 20
 BATCH_SCANS_MAX: Final = 10_000
+_TOTALS_S: Final = 1.0
+"""How long a look at the metrics waits for what only the ledger can say."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -74,7 +79,7 @@ _batch_decoder: Final = msgspec.json.Decoder(BatchBody)
 _encode: Final = msgspec.json.encode
 
 
-def make_app(program: Program, *, is_trusted: bool = False) -> web.Application:
+def make_app(program: Program, *, is_trusted: bool = False, metrics: Metrics | None = None) -> web.Application:
     """Return the application of one program.
 
     Parameters
@@ -82,33 +87,40 @@ def make_app(program: Program, *, is_trusted: bool = False) -> web.Application:
     is_trusted : bool
         For the control socket, whose file mode is its authentication: no token is asked for, and statuses that
         outsiders must not tell apart are shown as they are.
+    metrics : Metrics, optional
+        To count in, if several applications or processes count together.
     """
     app = web.Application(middlewares=[guard], client_max_size=BATCH_BYTES_MAX)
     app[PROGRAM] = program
     app[IS_TRUSTED] = is_trusted
+    app[METRICS] = metrics or Metrics()
     app[STOPPING] = asyncio.Event()
     app.router.add_post("/v1/scans", post_scan)
     app.router.add_post("/v1/scans/batch", post_scan_batch)
     app.router.add_post("/v1/verify", post_verify)
     app.router.add_get("/v1/codes/{code}", get_code)
-    app.router.add_get("/s/{code}", get_code)
-    app.router.add_get("/S/{code}", get_code)
+    app.router.add_get("/s/{code}", get_printed_code)
+    app.router.add_get("/S/{code}", get_printed_code)
     app.router.add_get("/healthz", get_health)
     app.router.add_get("/readyz", get_ready)
+    app.router.add_get("/metrics", get_metrics)
     return app
 
 
 @web.middleware
 async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Let in who may come in, and turn every error into problem details."""
+    """Let in who may come in, turn every error into problem details, and count every reply."""
+    began_ns = perf_counter_ns()
     try:
-        if request.path.startswith("/v1/"):
+        if request.path.startswith(("/v1/", "/metrics")):
             _authorize(request)
         response = await handler(request)
     except Exception as error:  # noqa: BLE001 - every error is a reply; those nobody expects are traced in the log
         response = problem_response(problem_of(error), error)
-    if request.app[STOPPING].is_set():
+    app = request.app
+    if app[STOPPING].is_set():
         response.force_close()
+    app[METRICS].count_request(_routes.get(handler, OTHER), response.status, perf_counter_ns() - began_ns)
     return response
 
 
@@ -145,9 +157,16 @@ def _reply(request: web.Request, answer: Answer) -> web.Response:
 
 async def post_scan(request: web.Request) -> web.Response:
     """Claim: one scan of one person."""
+    app = request.app
     scan = _scan_decoder.decode(await _read_small(request)).scan()
-    answers = await request.app[PROGRAM].claim_many_async([scan])
-    return _reply(request, answers[0])
+    metrics = app[METRICS]
+    metrics.claims_in_progress += 1
+    try:
+        answer = await app[PROGRAM].claim_scan_async(scan)
+    finally:
+        metrics.claims_in_progress -= 1
+    metrics.count_scan(answer)
+    return _reply(request, answer)
 
 
 def _read_entries(body: bytes) -> list[bytes]:
@@ -180,29 +199,45 @@ async def post_scan_batch(request: web.Request) -> web.Response:
             results.append(None)
         except (ScanEngineError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             results.append({"problem": problem_of(error)})
-    answers = iter(await request.app[PROGRAM].claim_many_async(scans))
+    metrics = request.app[METRICS]
+    metrics.claims_in_progress += len(scans)
+    try:
+        answers = iter(await request.app[PROGRAM].claim_many_async(scans))
+    finally:
+        metrics.claims_in_progress -= len(scans)
     is_trusted = request.app[IS_TRUSTED]
     for index, result in enumerate(results):
         if result is None:
             answer = next(answers)
+            metrics.count_scan(answer)
             results[index] = answer if is_trusted else answer.public()
     return web.Response(body=_encode({"results": results}), content_type="application/json")
 
 
+async def _look(request: web.Request, text: str) -> web.Response:
+    app = request.app
+    answer = await app[PROGRAM].verify_async(check_code(text))
+    app[METRICS].count_look(answer)
+    return _reply(request, answer)
+
+
 async def post_verify(request: web.Request) -> web.Response:
     """Look at a code: never claims, never counts."""
-    code = check_code(_verify_decoder.decode(await _read_small(request)).code)
-    return _reply(request, await request.app[PROGRAM].verify_async(code))
+    return await _look(request, _verify_decoder.decode(await _read_small(request)).code)
 
 
 async def get_code(request: web.Request) -> web.Response:
-    """Look at a code: ``GET /v1/codes/CODE`` for back ends, ``GET /s/CODE`` for whoever scans the printed URL."""
-    code = check_code(request.match_info["code"])
-    response = _reply(request, await request.app[PROGRAM].verify_async(code))
+    """Look at a code: for back ends."""
+    response = await _look(request, request.match_info["code"])
     # A code is a bearer secret, and what is true of it changes with every scan.
     response.headers["Cache-Control"] = "no-store"
     response.headers["Referrer-Policy"] = "no-referrer"
     return response
+
+
+async def get_printed_code(request: web.Request) -> web.Response:
+    """Look at a code: for whoever scans the printed URL."""
+    return await get_code(request)
 
 
 async def get_health(request: web.Request) -> web.Response:
@@ -211,14 +246,51 @@ async def get_health(request: web.Request) -> web.Response:
 
 
 async def get_ready(request: web.Request) -> web.Response:
-    """Say whether claims can be taken, by what tables, and how often the ledger was asked."""
+    """Say whether claims can be taken, by what tables, what the ledger promises, and how often it was asked."""
     program = request.app[PROGRAM]
-    trouble = program.ledger.trouble
+    ledger = program.ledger
+    about: dict[str, str | int] = {"kind": ledger.kind, "durability": ledger.durability, "calls": ledger.calls}
+    if ledger.kind == "redis":
+        about["required"] = program.settings.ledger.durability
+    trouble = ledger.trouble
     found = {
         "status": "ready" if trouble is None else "not_ready",
         "generation": program.snapshot.generation,
-        "ledger": {"kind": "sqlite", "durability": "strict", "calls": program.ledger.calls},
+        "ledger": about,
+        "alarms": ledger.alarms,
     }
     if trouble is None:
         return web.json_response(found)
     return web.json_response(found | {"reason": trouble}, status=HTTPStatus.SERVICE_UNAVAILABLE)
+
+
+async def get_metrics(request: web.Request) -> web.Response:
+    """Show the counters of all workers for Prometheus."""
+    program, metrics = request.app[PROGRAM], request.app[METRICS]
+    metrics.sample(program)
+    text = metrics.render(program.ledger, await _events_waiting(program), shows_all=request.app[IS_TRUSTED])
+    return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE})
+
+
+async def _events_waiting(program: Program) -> int | None:
+    """Return how many events the ledger keeps, None if it does not say so at once."""
+    if program.ledger.trouble is not None:
+        return None
+    try:
+        totals = await asyncio.wait_for(asyncio.to_thread(program.ledger.totals), _TOTALS_S)
+    except (TimeoutError, LedgerUnavailableError):
+        return None
+    return totals.events
+
+
+_routes: Final[dict[Handler, str]] = {
+    post_scan: "/v1/scans",
+    post_scan_batch: "/v1/scans/batch",
+    post_verify: "/v1/verify",
+    get_code: "/v1/codes/{code}",
+    get_printed_code: "/s/{code}",
+    get_health: "/healthz",
+    get_ready: "/readyz",
+    get_metrics: "/metrics",
+}
+"""The name of each route in the metrics."""

@@ -20,10 +20,12 @@ from typing import Final
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from scanengine.errors import ScanEngineError, SettingsError
+from scanengine.errors import LedgerUnavailableError, ScanEngineError, SettingsError
 from scanengine.keys import Keyring
 from scanengine.program import Program
+from scanengine.program.settings import Settings
 from scanengine.server.app import STOPPING, make_app
+from scanengine.server.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +65,43 @@ def check_bind(host: str, keyring: Keyring) -> None:
         )
 
 
+def hold_port(host: str, port: int) -> list[socket.socket]:
+    """Return sockets that hold a port for workers to share, one for each address of the host.
+
+    They do not listen: the system hands them no connections.
+
+    Raises
+    ------
+    SettingsError
+        If somebody else has the port.
+    """
+    held: list[socket.socket] = []
+    try:
+        for family, _, _, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+            # Alone first: a port that another server shares among its workers must not be joined by mistake.
+            with _bound(family, (address[0], port), shares_port=False) as alone:
+                port = alone.getsockname()[1]
+            held.append(_bound(family, (address[0], port), shares_port=True))
+    except OSError as error:
+        raise SettingsError(f"cannot listen on {host}:{port}: {error.strerror}; choose another --port") from error
+    return held
+
+
+def _bound(family: int, address: tuple[str | int, int], *, shares_port: bool) -> socket.socket:
+    found = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        # Connections of a server that has just stopped do not matter.
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, shares_port)
+        if family == socket.AF_INET6:
+            found.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        found.bind(address)
+    except OSError:
+        found.close()
+        raise
+    return found
+
+
 def tune_interpreter() -> None:
     """Set up this process to serve: for a command, not for a library that is mounted in somebody else's process.
 
@@ -77,15 +116,27 @@ def tune_interpreter() -> None:
     sys.setswitchinterval(0.02)
 
 
+def time_to_stop_s(settings: Settings) -> float:
+    """Return how long the requests in progress may take when a server stops, in seconds."""
+    return settings.ledger.timeout_s + STOP_S
+
+
 class Server:
-    """One process that answers over TCP, and over the control socket for commands on this machine.
+    """One process that answers over TCP.
+
+    The owner of an SQLite ledger answers over the control socket too: commands on this machine that claim must come to
+    it. A Redis they can reach themselves.
 
     Parameters
     ----------
     program : Program
-        Owns the ledger; closed by :meth:`close`.
+        Has a ledger to claim in; closed by :meth:`close`.
     port : int
         0 for any free one; :attr:`port` tells which.
+    metrics : Metrics, optional
+        To count in; with others if it is shared.
+    shares_port : bool
+        Whether other processes listen on the same port; the system deals the connections out.
 
     Raises
     ------
@@ -93,14 +144,24 @@ class Server:
         If the address may not be used without a token.
     """
 
-    def __init__(self, program: Program, host: str = "127.0.0.1", port: int = 8080) -> None:
+    def __init__(
+        self,
+        program: Program,
+        host: str = "127.0.0.1",
+        port: int = 8080,
+        *,
+        metrics: Metrics | None = None,
+        shares_port: bool = False,
+    ) -> None:
         check_bind(host, program.keyring)
         self.program = program
         self.host = host
         self.port = port
+        self._metrics = metrics or Metrics()
+        self._shares_port = shares_port or None  # As None the system's own rule holds.
         self._stop = asyncio.Event()
         self._refresh = asyncio.Event()
-        self._stop_s = program.settings.ledger.timeout_s + STOP_S
+        self.stop_s = time_to_stop_s(program.settings)
         self._runners: list[web.AppRunner] = []
         self._has_control = False
         self._follower: asyncio.Task[None] | None = None
@@ -117,24 +178,28 @@ class Server:
             await self.close()
 
     async def start(self) -> None:
-        """Listen on both doors and begin to follow the manifest.
+        """Listen, and begin to follow the manifest.
 
         Raises
         ------
         SettingsError
             If the address cannot be had.
+        LedgerUnavailableError
+            If the program was opened without a ledger to claim in.
         """
         loop = asyncio.get_running_loop()
-        public = await self._open(make_app(self.program))
+        self._metrics.sample(self.program)
+        public = await self._open(make_app(self.program, metrics=self._metrics))
         try:
-            await web.TCPSite(public, self.host, self.port, backlog=1024).start()
+            await web.TCPSite(public, self.host, self.port, backlog=1024, reuse_port=self._shares_port).start()
         except OSError as error:
             raise SettingsError(
                 f"cannot listen on {self.host}:{self.port}: {error.strerror}; choose another --port"
             ) from error
         self.port = public.addresses[0][1]
-        control = await self._open(make_app(self.program, is_trusted=True))
-        await web.SockSite(control, self._control_socket()).start()
+        if self.program.ledger.kind == "sqlite":
+            control = await self._open(make_app(self.program, is_trusted=True, metrics=self._metrics))
+            await web.SockSite(control, self._control_socket()).start()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
         loop.add_signal_handler(signal.SIGHUP, self._refresh.set)
@@ -156,11 +221,12 @@ class Server:
             await runner.cleanup()
         if self._has_control:
             self.program.workspace.control_path.unlink(missing_ok=True)
+        self._metrics.sample(self.program)
         await asyncio.to_thread(self.program.close)
 
     async def _open(self, app: web.Application) -> web.AppRunner:
         runner = web.AppRunner(
-            app, access_log=None, logger=_http_logger, shutdown_timeout=self._stop_s, handle_signals=False
+            app, access_log=None, logger=_http_logger, shutdown_timeout=self.stop_s, handle_signals=False
         )
         await runner.setup()
         self._runners.append(runner)
@@ -198,6 +264,7 @@ class Server:
         while True:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._refresh.wait(), FOLLOW_S)
+            self._metrics.sample(self.program)
             found = self._publications()
             if found == seen and not self._refresh.is_set():
                 continue
@@ -206,6 +273,10 @@ class Server:
                 if await asyncio.to_thread(self.program.refresh):
                     logger.info("serving generation %d", self.program.snapshot.generation)
                 seen, told = found, ""
+            except LedgerUnavailableError as error:
+                if str(error) != told:
+                    told = str(error)
+                    logger.error("the ledger does not know of the publication yet: %s", error)
             except (ScanEngineError, OSError) as error:
                 # Tried again until it can be used: a code that was made void must not stay valid here for ever.
                 if str(error) != told:
