@@ -19,6 +19,7 @@ from scanengine.cli.batches import batch
 from scanengine.cli.campaigns import campaign
 from scanengine.cli.checks import audit, tables
 from scanengine.cli.demo import demo
+from scanengine.cli.ledgers import ledger
 from scanengine.cli.scans import claim, verify
 from scanengine.cli.scenes import scenes
 from scanengine.cli.shared import Context
@@ -44,7 +45,7 @@ def cli(context: click.Context, folder: str) -> None:
     context.obj = Context(folder)
 
 
-for command in (init, batch, scenes, campaign, verify, claim, serve, audit, tables, demo):
+for command in (init, batch, scenes, campaign, verify, claim, serve, ledger, audit, tables, demo):
     cli.add_command(command)
 
 

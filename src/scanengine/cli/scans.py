@@ -22,7 +22,7 @@ _EXIT_PENDING = 4
 @pass_context
 def verify(context: Context, code: str, as_json: bool) -> None:
     """Say what a code is. Never claims, never counts; works beside a running server."""
-    with open_program(context.folder, ledger="read") as program:
+    with open_program(context.folder, ledger="read", settings=context.settings) as program:
         _print_answer(program.verify(check_code(code)), as_json)
 
 
@@ -40,7 +40,7 @@ def claim(
     """Scan a code for somebody and claim what it offers. While a server runs, it goes through the server."""
     scan = Scan.of(code, user, visit, role, region)
     try:
-        with open_program(context.folder) as program:
+        with open_program(context.folder, settings=context.settings) as program:
             answer = program.claim_many([scan])[0]
     except LedgerBusyError:
         answer = claim_through_server(context.workspace, scan)

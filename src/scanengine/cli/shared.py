@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -20,11 +21,13 @@ from rich.table import Table
 from scanengine.errors import AssignmentError
 from scanengine.keys import Keyring, load_keyring
 from scanengine.model import SERIALS_PER_SLOT
-from scanengine.program.settings import Settings, load_settings
+from scanengine.program.settings import Settings, load_settings, override_ledger
 from scanengine.tables.snapshot import Batch, Snapshot, load_snapshot
 from scanengine.tables.workspace import Workspace
 
 _OFFSET_DIGITS_MAX: Final = len(str(SERIALS_PER_SLOT))
+LEDGER_VARIABLE: Final = "SCANENGINE_LEDGER"
+"""Environment variable with the URL of the ledger, which may hold a password."""
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 
 
@@ -41,8 +44,8 @@ class Context:
 
     @cached_property
     def settings(self) -> Settings:
-        """Its settings."""
-        return load_settings(self.workspace.settings_path)
+        """Its settings, with the ledger that the environment names: no command may use another one by mistake."""
+        return override_ledger(load_settings(self.workspace.settings_path), url=os.environ.get(LEDGER_VARIABLE))
 
     @cached_property
     def keyring(self) -> Keyring:
