@@ -5,6 +5,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # make demo DEMO="--port 9090"
 DEMO ?=
+# make bench BENCH="benchmarks/bench_redis.py benchmarks/bench_server.py"
+BENCH ?= benchmarks
 NATIVE := $(shell find src -name '*.pyx' -o -name '*.pxd')
 
 .PHONY: demo test lint bench clean
@@ -23,7 +25,7 @@ lint: $(VENV)/installed
 
 bench: $(VENV)/installed
 	mkdir -p benchmarks/results
-	$(BIN)/python -m pytest benchmarks -o python_files="bench_*.py" -o python_functions="bench_*" -o filterwarnings=default --benchmark-only --benchmark-sort=name --benchmark-columns=median,iqr,rounds --benchmark-json=benchmarks/results/latest.json -s
+	$(BIN)/python -m pytest $(BENCH) -o python_files="bench_*.py" -o python_functions="bench_*" -o filterwarnings=default --benchmark-only --benchmark-sort=name --benchmark-columns=median,iqr,rounds --benchmark-json=benchmarks/results/latest.json -s
 
 clean:
 	rm -rf build $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks

@@ -9,10 +9,13 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from scanengine.ledger import SqliteLedger, SqliteReader, audit
+from redis_servers import RedisServer, wait_until
+from scanengine.ledger import Ledger, SqliteLedger, SqliteReader, audit
+from scanengine.ledger.redis import RedisLedger, RedisReader
 from scanengine.model import (
     CampaignTerms,
     ClaimRequest,
+    ClaimStatus,
     ObserveRequest,
     Offer,
     Party,
@@ -32,6 +35,8 @@ TIME_MS_MAX = 253_370_764_799_999
 
 Opener = Callable[..., SqliteLedger]
 """The fixture ``open_ledger``: opens a ledger file that is closed when the test ends."""
+RedisOpener = Callable[..., RedisLedger]
+"""The fixture ``open_redis``: opens a ledger at a URL that is closed when the test ends."""
 UNLIMITED = (PrizeTerms(0), PrizeTerms(1))
 
 
@@ -100,3 +105,42 @@ def problems_of(path: Path, *terms: CampaignTerms) -> list[str]:
     """What the audit finds."""
     with SqliteReader(path) as reader:
         return audit(reader, {campaign.id: campaign for campaign in terms}).problems
+
+
+def audit_of_redis(url: str, program_id: str, *terms: CampaignTerms) -> tuple[int, list[str]]:
+    """How many claims the audit counts at a server, and what it finds."""
+    with RedisReader.open(url, program_id, None) as reader:
+        report = audit(reader, {campaign.id: campaign for campaign in terms})
+    return report.claims, report.problems
+
+
+def held_by(server: RedisServer, program_id: str) -> dict[str, object]:
+    """Every key of a program with what is in it, as any client of the server would see it."""
+    client = server.client()
+    reads = {b"hash": client.hgetall, b"stream": client.xrange, b"string": client.get, b"list": client.llen}
+    held: dict[str, object] = {}
+    for key in sorted(client.scan_iter(match=f"{tag_of(program_id)}*", count=10_000)):
+        held[key.decode()] = reads[client.type(key)](key)
+    return held
+
+
+def tag_of(program_id: str) -> str:
+    """What every key of a program begins with."""
+    return "{" + program_id.partition("/")[0] + "}:"
+
+
+def answered(ledger: Ledger, request: ClaimRequest) -> Receipt:
+    """Ask as a caller does that is told ``pending``: the same again until there is an answer."""
+    receipts: list[Receipt] = []
+
+    def ask() -> bool:
+        receipts.append(ledger.claim(request))
+        return receipts[-1].status is not ClaimStatus.PENDING
+
+    wait_until(ask, lambda: f"an answer; the ledger's trouble is {ledger.trouble}")
+    return receipts[-1]
+
+
+def same_claim(receipt: Receipt) -> Receipt:
+    """The receipt without what differs between a claim's first answer and the later ones."""
+    return replace(receipt, replayed=False, scan=None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import secrets
 import select
 import shutil
 import signal
@@ -18,6 +19,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+
+from prometheus_client.parser import text_string_to_metric_families
 
 from helpers import COLA, KEYS, SLOT, Shop
 from scanengine.keys import Keyring, load_keyring
@@ -147,6 +150,14 @@ def a_copy(market: Market, folder: Path) -> Market:
     return Market(Shop(Workspace(folder), market.shop.keyring))
 
 
+def use_redis(market: Market, url: str, **more: object) -> None:
+    """Let the market's ledger be a Redis, as a program that no other test has."""
+    path = market.shop.workspace.settings_path
+    own = re.sub(r'^id = "\w+"', f'id = "{secrets.token_hex(8)}"', path.read_text(), flags=re.MULTILINE)
+    options = {"url": url, "durability": "volatile", **more}
+    path.write_text(own + "".join(f"{name} = {json.dumps(value)}\n" for name, value in options.items()))
+
+
 def _now_ms() -> int:
     return round(datetime.now(UTC).timestamp() * 1000)
 
@@ -162,6 +173,16 @@ class Reply:
     @property
     def json(self) -> Any:
         return json.loads(self.body)
+
+
+Metrics = dict[tuple[str, ...], float]
+"""Value by name, followed by the values of its labels in the order of their names."""
+
+
+def metrics_of(text: bytes) -> Metrics:
+    """Read the Prometheus text format."""
+    samples = [sample for family in text_string_to_metric_families(text.decode()) for sample in family.samples]
+    return {(sample.name, *(value for _, value in sorted(sample.labels.items()))): sample.value for sample in samples}
 
 
 class Client:
@@ -197,6 +218,12 @@ class Client:
         reply = self.post("/v1/scans", {"code": code, "user": user, **more})
         assert reply.status == 200, reply.body
         return reply.json
+
+    def metrics(self) -> Metrics:
+        """Return what ``/metrics`` shows."""
+        reply = self.get("/metrics")
+        assert reply.status == 200, reply.body
+        return metrics_of(reply.body)
 
     def calls(self) -> int:
         """Return how often the ledger was asked."""
@@ -307,6 +334,41 @@ def raw_post(path: str, body: bytes, connection: str = "close") -> bytes:
     """Return the bytes of one POST request."""
     head = f"POST {path} HTTP/1.1\r\nHost: test\r\nConnection: {connection}\r\nContent-Length: {len(body)}\r\n\r\n"
     return head.encode() + body
+
+
+class Wire:
+    """One connection that sees every byte of a reply, or that there was none."""
+
+    def __init__(self, port: int) -> None:
+        self.connection = socket.create_connection(("127.0.0.1", port), timeout=WAIT_S)
+
+    def post(self, path: str, body: bytes) -> dict[str, Any] | None:
+        """Return the reply, or None if the server closed without a byte; half a reply fails the test."""
+        received = b""
+        try:
+            self.connection.sendall(raw_post(path, body, "keep-alive"))
+            while not _is_whole(received):
+                piece = self.connection.recv(65_536)
+                if not piece:
+                    break
+                received += piece
+        except (ConnectionResetError, BrokenPipeError):
+            pass
+        if not received:
+            return None
+        assert _is_whole(received), f"half a reply: {received!r}"
+        head, _, content = received.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200 "), received
+        reply: dict[str, Any] = json.loads(content)
+        return reply
+
+
+def _is_whole(received: bytes) -> bool:
+    head, end, content = received.partition(b"\r\n\r\n")
+    if not end:
+        return False
+    sizes = [line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
+    return len(content) == int(sizes[0].partition(b":")[2])
 
 
 def recorded_claims(shop: Shop) -> dict[tuple[int, str], str]:

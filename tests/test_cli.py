@@ -5,49 +5,20 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import click
 import pytest
 
 from helpers import SLOT_SECRET
+from helpers_cli import Run, ok
 from scanengine.cli import scans
 from scanengine.cli.commands import cli
-from scanengine.cli.commands import run as run_command_line
 from scanengine.model import Answer, ClaimReply
 from serving import Market, a_copy, a_market, run_cli
 
 GTIN, TITLE = "6901234567892", "Cola 500 ml"
 WRONG_GTIN = "6901234567891"
-
-
-class Done(NamedTuple):
-    """What a command left behind."""
-
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Done]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
-    """Run a command in this process, with all that the installed script does about errors."""
-
-    def run(*arguments: object) -> Done:
-        monkeypatch.setattr(sys, "argv", ["scanengine", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            run_command_line()
-        out, err = capfd.readouterr()
-        assert "Traceback" not in err
-        return Done(int(ended.value.code or 0), out, err)
-
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -58,11 +29,6 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Market:
 @pytest.fixture
 def market(template: Market, tmp_path: Path) -> Market:
     return a_copy(template, tmp_path / "shop")
-
-
-def ok(done: Done) -> str:
-    assert (done.code, done.err) == (0, "")
-    return done.out
 
 
 # The contract, line by line -----------------------------------------------------------------------------------------
@@ -187,7 +153,7 @@ def test_an_unknown_outcome_is_exit_code_4(market: Market, run: Run, monkeypatch
         def claim_many(self, asked: list[object]) -> list[Answer]:
             return [Answer("valid", None, claim=ClaimReply("ID", "pending")) for _ in asked]
 
-    monkeypatch.setattr(scans, "open_program", lambda folder: Silent())
+    monkeypatch.setattr(scans, "open_program", lambda folder, settings: Silent())
     done = run("-w", market.folder, "claim", "x", "--user", "u1")
     assert (done.code, "claim    pending: ID" in done.out) == (4, True)
 

@@ -1,4 +1,4 @@
-"""Every ledger keeps the promises of the suite: the model in memory and the SQLite file alike."""
+"""Every ledger keeps the promises of the suite: the model in memory, the SQLite file, Redis, Valkey and a Cluster."""
 
 from __future__ import annotations
 
@@ -9,21 +9,29 @@ import pytest
 
 from ledger_suite import LedgerSuite
 from ledger_suite_calls import LedgerCallsSuite
+from redis_servers import RedisServer, server_binaries
 from scanengine.ledger import Ledger, MemoryLedger, SqliteLedger
+from scanengine.ledger.redis import RedisLedger
 
 Opener = Callable[[bool], Ledger]
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-def open_ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opener]:
+@pytest.fixture(params=["memory", "sqlite", *sorted(server_binaries()), "cluster"])
+def open_ledger(
+    request: pytest.FixtureRequest, tmp_path: Path, redis_servers: Callable[[str], RedisServer], program_id: str
+) -> Iterator[Opener]:
     opened: list[Ledger] = []
 
     def opener(scan_events: bool) -> Ledger:
         ledger: Ledger
         if request.param == "memory":
             ledger = MemoryLedger(scan_events=scan_events)
-        else:
+        elif request.param == "sqlite":
             ledger = SqliteLedger(tmp_path / "ledger.sqlite", "program-1", scan_events=scan_events)
+        else:
+            where = request.getfixturevalue("redis_cluster") if request.param == "cluster" else None
+            url = where.url if where else redis_servers(request.param).url()
+            ledger = RedisLedger(url, program_id, scan_events=scan_events, durability="volatile", outbox="keep")
         opened.append(ledger)
         return ledger
 

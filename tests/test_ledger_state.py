@@ -1,22 +1,34 @@
-"""Any history of calls gives the same answers from the SQLite ledger as from the model, across restarts.
+"""Any history of calls gives the same answers from each ledger as from the model, across restarts.
 
-Goal: the indexes, counters and records that make the ledger fast never change what it says.
+Goal: the indexes, counters and records that make a ledger fast never change what it says.
 Method: hypothesis makes up histories of few items, few persons and tight limits, so that everything collides.
 """
 
 from __future__ import annotations
 
+import secrets
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 from msgspec.structs import replace
 
 from helpers_ledger import DATE, DAY_MS, OPENS_MS, TIME_MS_MAX, a_campaign, a_claim, a_look
-from scanengine.ledger import MemoryLedger, SqliteLedger, SqliteReader, audit
+from redis_servers import RedisServer, server_binaries
+from scanengine.ledger import Ledger, LedgerReader, MemoryLedger, SqliteLedger, SqliteReader, audit
+from scanengine.ledger.redis import RedisLedger, RedisReader
 from scanengine.model import NO_PRIZE, Adjustment, Offer, Party, PrizeTerms, Role
 
 PRIZES = (
@@ -64,16 +76,20 @@ class LedgerMachine(RuleBasedStateMachine):
     @initialize(scan_events=st.booleans())
     def open(self, scan_events: bool) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="ledger-"))
+        self.program_id = f"program-{secrets.token_hex(8)}"
         self.scan_events = scan_events
         self.now_ms = OPENS_MS - 1
         self.model = MemoryLedger(scan_events=scan_events)
-        self.ledger = self.open_sqlite()
+        self.ledger = self.open_ledger()
         for reader in READERS:
             self.model.register_reader(reader)
             self.ledger.register_reader(reader)
 
-    def open_sqlite(self) -> SqliteLedger:
-        return SqliteLedger(self.folder / "ledger.sqlite", "program-1", scan_events=self.scan_events)
+    def open_ledger(self) -> Ledger:
+        return SqliteLedger(self.folder / "ledger.sqlite", self.program_id, scan_events=self.scan_events)
+
+    def open_reader(self) -> LedgerReader:
+        return SqliteReader(self.folder / "ledger.sqlite")
 
     def after(self, step_ms):
         """The time of the next call; it passes days, midnights and at last the end of spring."""
@@ -129,7 +145,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule()
     def reopen(self):
         self.ledger.close()
-        self.ledger = self.open_sqlite()
+        self.ledger = self.open_ledger()
 
     @invariant()
     @precondition(lambda self: hasattr(self, "ledger"))
@@ -145,7 +161,7 @@ class LedgerMachine(RuleBasedStateMachine):
         after = min(self.model.totals().readers.values())
         assert self.ledger.events("accounts", after, 999) == self.model.events("accounts", 0, 999)
         self.ledger.close()
-        with SqliteReader(self.folder / "ledger.sqlite") as reader:
+        with self.open_reader() as reader:
             report = audit(reader, {"spring": SPRING, "autumn": AUTUMN})
         assert report.problems == []
         assert report.claims == self.model.totals().claims
@@ -154,3 +170,51 @@ class LedgerMachine(RuleBasedStateMachine):
 
 TestLedgerMachine = LedgerMachine.TestCase
 TestLedgerMachine.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+class RedisMachine(LedgerMachine):
+    """The same calls to a server, by two ledgers in turn: what one is told the other knows."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        self.url = url
+
+    def open_ledger(self) -> Ledger:
+        return Turns([self.open_one(), self.open_one()])
+
+    def open_one(self) -> RedisLedger:
+        return RedisLedger(
+            self.url, self.program_id, scan_events=self.scan_events, durability="volatile", outbox="keep"
+        )
+
+    def open_reader(self) -> LedgerReader:
+        return RedisReader.open(self.url, self.program_id, None)
+
+
+class Turns:
+    """Ledgers of one program that are called in turn."""
+
+    def __init__(self, ledgers: list[RedisLedger]) -> None:
+        self.ledgers = ledgers
+        self.turn = 0
+
+    def __getattr__(self, name: str) -> object:
+        self.turn += 1
+        return getattr(self.ledgers[self.turn % len(self.ledgers)], name)
+
+    def close(self) -> None:
+        for ledger in self.ledgers:
+            ledger.close()
+
+    @property
+    def generation(self) -> int:
+        """The newest one that any of them has seen."""
+        return max(ledger.generation for ledger in self.ledgers)
+
+
+@pytest.mark.parametrize("name", sorted(server_binaries()))
+def test_any_history_on_a_server(name: str, redis_servers: Callable[[str], RedisServer]) -> None:
+    url = redis_servers(name).url()
+    run_state_machine_as_test(
+        lambda: RedisMachine(url), settings=settings(max_examples=25, stateful_step_count=40, deadline=None)
+    )

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Sequence
 
 import pytest
 
 import scanengine
 from helpers import NOW_MS, Shop
-from scanengine.ledger import SqliteLedger
+from scanengine.errors import LedgerUnavailableError
+from scanengine.ledger import MemoryLedger, SqliteLedger
+from scanengine.model import ClaimRequest, Receipt
 from scanengine.program.scans import Scan
 
 
@@ -54,3 +57,60 @@ async def test_awaited_answers_are_those_of_blocking_calls(shop: Shop) -> None:
         assert looked == program.verify(code, now=NOW_MS)
     with scanengine.open(shop.folder, ledger="read") as reader:
         assert await reader.verify_async(code, now=NOW_MS) == looked
+
+
+class Turns(MemoryLedger):
+    """A ledger that remembers how many claims it was asked for at a time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[int] = []
+        self.error: Exception | None = None
+
+    async def claim_many_async(self, requests: Sequence[ClaimRequest]) -> list[Receipt]:
+        if self.error is not None:
+            raise self.error
+        self.asked.append(len(requests))
+        return await super().claim_many_async(requests)
+
+
+async def test_claims_of_one_turn_of_the_loop_are_made_together(shop: Shop) -> None:
+    ledger = Turns()
+    program = shop.program(ledger)
+    codes = shop.codes(0, 40)
+    answers = await asyncio.gather(*(program.claim_async(code, user=f"user-{code}") for code in codes))
+    assert [answer.code for answer in answers] == codes
+    assert ledger.asked == [40]
+    await program.claim_async(shop.code(50), user="ann")
+    assert ledger.asked == [40, 1]
+
+
+async def test_who_leaves_before_the_turn_ends_has_claimed_all_the_same(shop: Shop) -> None:
+    ledger = Turns()
+    program = shop.program(ledger)
+    leaving = asyncio.create_task(program.claim_async(shop.code(0), user="ann"))
+    staying = asyncio.create_task(program.claim_async(shop.code(1), user="bob"))
+    await asyncio.sleep(0)
+    leaving.cancel()
+    assert (await staying).claim.replayed is False
+    with pytest.raises(asyncio.CancelledError):
+        await leaving
+    assert (await program.claim_async(shop.code(0), user="eve")).claim.status == "taken"
+
+
+async def test_an_error_reaches_everybody_who_waits(shop: Shop) -> None:
+    ledger = Turns()
+    ledger.error = LedgerUnavailableError("the ledger is closed")
+    program = shop.program(ledger)
+    claims = [program.claim_async(code, user="ann") for code in shop.codes(0, 3)]
+    found = await asyncio.gather(*claims, return_exceptions=True)
+    assert [str(error) for error in found] == ["the ledger is closed"] * 3
+    ledger.error = None
+    assert (await program.claim_async(shop.code(0), user="ann")).claim.replayed is False
+
+
+def test_every_event_loop_gathers_for_itself(shop: Shop) -> None:
+    program = shop.program(Turns())
+    for offset in range(3):
+        answer = asyncio.run(program.claim_async(shop.code(offset), user="ann"))
+        assert answer.claim is not None

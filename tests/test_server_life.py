@@ -31,6 +31,7 @@ from serving import (
     Client,
     Market,
     Served,
+    Wire,
     a_campaign,
     a_copy,
     a_market,
@@ -276,41 +277,6 @@ def test_a_client_that_goes_away_does_not_cancel_its_claim(market: Market, serve
             answer = client.claim(code, "ann", visit="second")
             assert (answer["claim"]["status"], answer["claim"]["replayed"]) == ("awarded", True)
             assert answer["scan"]["count"] == 2
-
-
-class Wire:
-    """One connection of the load below, which sees every byte of a reply, or that there was none."""
-
-    def __init__(self, port: int) -> None:
-        self.connection = socket.create_connection(("127.0.0.1", port), timeout=WAIT_S)
-
-    def post(self, path: str, body: bytes) -> dict[str, object] | None:
-        """Return the reply, or None if the server closed without a byte; half a reply fails the test."""
-        received = b""
-        try:
-            self.connection.sendall(raw_post(path, body, "keep-alive"))
-            while not _is_whole(received):
-                piece = self.connection.recv(65_536)
-                if not piece:
-                    break
-                received += piece
-        except (ConnectionResetError, BrokenPipeError):
-            pass
-        if not received:
-            return None
-        assert _is_whole(received), f"half a reply: {received!r}"
-        head, _, content = received.partition(b"\r\n\r\n")
-        assert head.startswith(b"HTTP/1.1 200 "), received
-        reply: dict[str, object] = json.loads(content)
-        return reply
-
-
-def _is_whole(received: bytes) -> bool:
-    head, end, content = received.partition(b"\r\n\r\n")
-    if not end:
-        return False
-    sizes = [line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
-    return len(content) == int(sizes[0].partition(b":")[2])
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -233,6 +233,7 @@ def test_health_and_readiness(market: Market, client: Client) -> None:
     assert ready["status"] == "ready"
     assert ready["generation"] == market.shop.snapshot.generation
     assert ready["ledger"] == {"kind": "sqlite", "durability": "strict", "calls": ready["ledger"]["calls"]}
+    assert ready["alarms"] == []
 
 
 class SilentLedger(MemoryLedger):

@@ -6,6 +6,7 @@ import ast
 import json
 import os
 import re
+import tomllib
 from enum import IntEnum
 from pathlib import Path
 
@@ -184,6 +185,18 @@ def test_importing_the_library_changes_nothing_around_it() -> None:
     assert found["handlers"] == []
     assert found["faces"] == []
     assert not {"aiohttp", "click", "redis", "rich", "uvloop", "segno", "pytest"} & set(found["modules"])
+
+
+def test_what_is_no_python_is_installed_too() -> None:
+    """An editable install finds every file of the sources; a wheel has only those that are named."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    patterns = settings["tool"]["setuptools"]["package-data"]["scanengine"]
+    named = {path for pattern in patterns for path in SOURCE.glob(pattern)}
+    others = {
+        path for path in SOURCE.rglob("*") if path.suffix in {".lua", ".pyi", ".typed"} or path.name == "py.typed"
+    }
+    assert others <= named
+    assert {path.suffix for path in others} >= {".lua", ".pyi"}
 
 
 def test_the_version_is_written_once_in_words_and_once_for_tools() -> None:
