@@ -1,12 +1,16 @@
 """Kill a server under load, again and again, and check after each restart that nothing it acknowledged was lost.
 
     python tests/crash.py --cycles 50
+    python tests/crash.py --cycles 50 --ledger redis
 
 Threads scan over HTTP: fresh codes, repeats by the same person, codes that somebody else has, retries of one visit.
 At a random moment the server gets SIGKILL. After the restart acknowledged claims are asked for again (new ones and some
 of all; at the end all of them), and the ledger is counted: each item and party at most once, money given = sum of the
 awards <= the budget, one event for each claim. The audit with all replies as witness must be clean. Exit code 1 on a
 violation.
+
+With a Redis, whose durability is ``strict``, SIGKILL goes in turn to one of the server's workers, to Redis, to both,
+and to all workers at once; Redis starts again from its file while the others go on and are scanned at.
 """
 
 from __future__ import annotations
@@ -14,11 +18,15 @@ from __future__ import annotations
 import argparse
 import http.client
 import itertools
+import os
 import random
+import signal
 import sys
 import tempfile
 import threading
+import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,10 +34,12 @@ from typing import Any
 import numpy as np
 
 from helpers import COLA, KEYS, Shop, ranges
+from redis_servers import RedisServer, newest_binary
 from scanengine.keys import load_keyring
-from scanengine.ledger import SqliteReader
 from scanengine.model import Scene, SegmentState
+from scanengine.program.ledgers import open_reader
 from scanengine.program.publishing import SceneChange, assign_scenes, create_batch, create_workspace
+from scanengine.program.settings import load_settings
 from serving import Client, Served, a_campaign, run_cli
 
 CODES = 200_000
@@ -40,6 +50,13 @@ THREADS = 8
 LOAD_S = (0.1, 1.2)
 """A cycle's load lasts a random time between these, seconds."""
 ASKED_AGAIN = 2_000
+TRIES_MAX = 200
+"""How often a claim that is ``pending`` is asked for after a restart."""
+WORKERS = 2
+VICTIMS = ("worker", "redis", "worker and redis", "server")
+STRICT = {"appendonly": "yes", "appendfsync": "always"}
+REDIS_TIMEOUT_S = 0.3
+"""Shorter than a restart of Redis, so that claims are ``pending`` meanwhile."""
 PRIZE_AND_RULE = f"""
 [[prizes]]
 id = "cash-1"
@@ -62,6 +79,7 @@ class Report:
     """What happened, and what must not have."""
 
     cycles: int = 0
+    kills: Counter[str] = field(default_factory=Counter)
     replies: Counter[str] = field(default_factory=Counter)
     unanswered: int = 0
     found_of_unanswered: int = 0
@@ -73,10 +91,11 @@ class Report:
 
     def __str__(self) -> str:
         replies = ", ".join(f"{name} {count:,}" for name, count in sorted(self.replies.items()))
+        kills = ", ".join(f"{name} {count}" for name, count in sorted(self.kills.items()))
         lines = [
-            f"cycles             {self.cycles}",
+            f"cycles             {self.cycles}, killed: {kills}",
             f"replies            {sum(self.replies.values()):,}: {replies}",
-            f"cut off            {self.unanswered:,} requests, {self.found_of_unanswered:,} of them recorded",
+            f"cut off or pending {self.unanswered:,} requests, {self.found_of_unanswered:,} of them recorded",
             f"asked again        {self.asked_again:,} acknowledged claims",
             f"ledger             {self.recorded:,} claims, spent {self.spent:,} of {self.budget:,}",
             f"violations         {len(self.violations)}",
@@ -104,13 +123,14 @@ class Crash:
         self.witness_path = folder.with_name("witness.ndjson")
         self._fresh = itertools.count()
         self._lock = threading.Lock()
-        # (code, user) -> claim as it was first acknowledged; "cut" are requests whose reply never came.
+        self._is_over = threading.Event()
+        # (code, user) -> claim as it was first acknowledged; "cut" are requests whose outcome is not known.
         self.told: dict[tuple[str, str], Claim] = {}
         self.cut: list[tuple[str, str, str]] = []
 
     def cycle(self) -> None:
         """Start, check what was acknowledged before, load, kill."""
-        served = Served(self.shop.folder)
+        served = self.serve()
         try:
             self.check(served)
             self.load(served)
@@ -120,7 +140,7 @@ class Crash:
 
     def finish(self) -> Report:
         """Check a last time, stop in peace, and audit once more."""
-        served = Served(self.shop.folder)
+        served = self.serve()
         try:
             self.check(served, all_of_them=True)
         finally:
@@ -129,18 +149,35 @@ class Crash:
         self._audit()
         return self.report
 
+    def close(self) -> None:
+        """End what was started besides the server."""
+
+    def serve(self) -> Served:
+        """Start the server."""
+        return Served(self.shop.folder)
+
+    def strike(self, served: Served) -> None:
+        """Kill, in the midst of the load; when this returns the load is over."""
+        self._is_over.set()
+        served.process.kill()
+        self.report.kills["server"] += 1
+
     # Load -----------------------------------------------------------------------------------------------------------
 
     def load(self, served: Served) -> None:
         """Scan from several threads until the server is killed."""
         seeds = [self.random.randrange(1 << 30) for _ in range(THREADS)]
-        duration_s = self.random.uniform(*LOAD_S)
         threads = [threading.Thread(target=self._scan, args=(served.port, seed)) for seed in seeds]
-        killer = threading.Timer(duration_s, served.process.kill)
-        for thread in (*threads, killer):
+        self._is_over.clear()
+        for thread in threads:
             thread.start()
-        for thread in (*threads, killer):
-            thread.join()
+        time.sleep(self.random.uniform(*LOAD_S))
+        try:
+            self.strike(served)
+        finally:
+            self._is_over.set()
+            for thread in threads:
+                thread.join()
 
     def _scan(self, port: int, seed: int) -> None:
         chance = random.Random(seed)
@@ -148,25 +185,30 @@ class Crash:
         lines: list[bytes] = []
         replies: Counter[str] = Counter()
         claims: dict[tuple[str, str], Claim] = {}
+        cut: list[tuple[str, str, str]] = []
         client = Client(port)
-        scan = ("", "", "")
         try:
-            while True:
+            while not self._is_over.is_set():
                 scan = self._next_scan(chance, mine)
                 code, user, visit = scan
-                reply = client.post("/v1/scans", {"code": code, "user": user, "visit": visit})
+                try:
+                    reply = client.post("/v1/scans", {"code": code, "user": user, "visit": visit})
+                except (OSError, http.client.HTTPException):
+                    client.close()  # The next request makes a new connection, perhaps to another worker.
+                    cut.append(scan)
+                    continue
                 claim = reply.json["claim"]
                 lines.append(reply.body)
                 mine.append(scan)
                 replies[claim["status"] + (" again" if claim.get("replayed") else "")] += 1
                 if claim["status"] in RECORDED:
                     self._compare(claims.setdefault((code, user), claim), claim)
-        except (OSError, http.client.HTTPException):
-            with self._lock:
-                self.cut.append(scan)
+                elif claim["status"] == "pending":
+                    cut.append(scan)
         finally:
             client.close()
             with self._lock:
+                self.cut += cut
                 self.report.replies += replies
                 for key, claim in claims.items():
                     self._compare(self.told.setdefault(key, claim), claim)
@@ -198,29 +240,46 @@ class Crash:
         with served.client() as client:
             for start in range(0, len(known), 1_000):
                 part = known[start : start + 1_000]
-                scans = [{"code": code, "user": user} for (code, user), _ in part]
-                results = client.post("/v1/scans/batch", {"scans": scans}).json["results"]
+                results = self._ask(client, [(code, user, "") for (code, user), _ in part])
                 for (_, claim), result in zip(part, results, strict=True):
-                    self._expect(result["claim"].get("replayed") is True, f"claim {claim['id']} is not replayed")
-                    self._compare(claim, result["claim"])
+                    self._expect(result.get("replayed") is True, f"claim {claim['id']} is not replayed")
+                    self._compare(claim, result)
                 self.report.asked_again += len(part)
-            for code, user, visit in self.cut:
-                reply = client.post("/v1/scans", {"code": code, "user": user, "visit": visit})
-                claim = reply.json["claim"]
-                with open(self.witness_path, "ab") as witness:
-                    witness.write(reply.body + b"\n")
-                if claim["status"] in RECORDED:
-                    is_new = (code, user) not in self.told
-                    self.report.found_of_unanswered += is_new and claim["replayed"]
-                    self._compare(self.told.setdefault((code, user), claim), claim)
+            for start in range(0, len(self.cut), 1_000):
+                cut = self.cut[start : start + 1_000]
+                for (code, user, _), claim in zip(cut, self._ask(client, cut), strict=True):
+                    if claim["status"] in RECORDED:
+                        is_new = (code, user) not in self.told
+                        self.report.found_of_unanswered += is_new and claim["replayed"]
+                        self._compare(self.told.setdefault((code, user), claim), claim)
         self.report.unanswered += len(self.cut)
         self.cut = []
         if self.told:
             self._count()
             self._audit()
 
+    def _ask(self, client: Client, scans: list[tuple[str, str, str]]) -> list[Claim]:
+        """Claim, again while the outcome is not known, and return the claims as they are told."""
+        found: dict[int, Claim] = {}
+        for _ in range(TRIES_MAX):
+            left = [place for place in range(len(scans)) if place not in found]
+            if not left:
+                break
+            names = ("code", "user", "visit")
+            asked = [{name: text for name, text in zip(names, scans[place], strict=True) if text} for place in left]
+            reply = client.post("/v1/scans/batch", {"scans": asked})
+            with open(self.witness_path, "ab") as witness:
+                witness.write(reply.body + b"\n")
+            results = [result["claim"] for result in reply.json["results"]]
+            found |= {place: claim for place, claim in zip(left, results, strict=True) if claim["status"] != "pending"}
+        left_count = len(scans) - len(found)
+        assert not left_count, f"{left_count} claims stay pending after a restart: {client.get('/readyz').json}"
+        return [found[place] for place in range(len(scans))]
+
     def _count(self) -> None:
-        with SqliteReader(self.shop.workspace.ledger_path) as reader:
+        reader = open_reader(self.shop.workspace, load_settings(self.shop.workspace.settings_path), self.shop.keyring)
+        assert reader is not None
+        with reader:
             records = np.concatenate([part for _, part in reader.claims()])
             events = [event for claim, event in reader.events() if claim]
             (totals,) = reader.totals().campaigns
@@ -250,12 +309,59 @@ class Crash:
             self.report.violations.append(f"cycle {self.report.cycles}: {otherwise}")
 
 
-def run(folder: Path, cycles: int, budget_awards: int, seed: int) -> Report:
+class RedisCrash(Crash):
+    """The same, of several workers and the Redis that they share."""
+
+    def __init__(self, folder: Path, budget_awards: int, seed: int) -> None:
+        self.redis = RedisServer(newest_binary(), folder.with_name("redis"), config=STRICT).start()
+        super().__init__(folder, budget_awards, seed)
+        with open(self.shop.workspace.settings_path, "a") as settings:
+            settings.write(f'url = "{self.redis.url()}"\ntimeout_s = {REDIS_TIMEOUT_S}\n')
+
+    def close(self) -> None:
+        """End Redis."""
+        self.redis.close()
+
+    def serve(self) -> Served:
+        """Start the workers."""
+        options = ("--ledger", self.redis.url(), "--durability", "strict", "--workers", WORKERS)
+        return Served(self.shop.folder, *options)
+
+    def strike(self, served: Served) -> None:
+        """Kill this cycle's victim, let the others go on for a while, then kill all workers."""
+        victim = VICTIMS[self.report.cycles % len(VICTIMS)]
+        if "worker" in victim:
+            os.kill(self.random.choice(children_of(served.process.pid)), signal.SIGKILL)
+        if "redis" in victim:
+            self.redis.kill()
+            self.redis.restart()
+        if victim != "server":
+            time.sleep(self.random.uniform(*LOAD_S))
+        self.report.kills[victim] += 1
+        self._is_over.set()
+        for process in (served.process.pid, *children_of(served.process.pid)):
+            with suppress(ProcessLookupError):  # One that was just being started again.
+                os.kill(process, signal.SIGKILL)
+
+
+def children_of(process: int) -> list[int]:
+    """Return the ids of the processes that a process has started and that still run."""
+    tasks = Path(f"/proc/{process}/task").glob("*/children")
+    return [int(child) for task in tasks for child in task.read_text().split()]
+
+
+LEDGERS = {"sqlite": Crash, "redis": RedisCrash}
+
+
+def run(folder: Path, cycles: int, budget_awards: int, seed: int, ledger: str = "sqlite") -> Report:
     """Run so many cycles in a new folder and return what happened."""
-    crash = Crash(folder, budget_awards, seed)
-    for _ in range(cycles):
-        crash.cycle()
-    return crash.finish()
+    crash = LEDGERS[ledger](folder, budget_awards, seed)
+    try:
+        for _ in range(cycles):
+            crash.cycle()
+        return crash.finish()
+    finally:
+        crash.close()
 
 
 def main() -> None:
@@ -263,11 +369,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--cycles", type=int, default=50)
     parser.add_argument("--budget-awards", type=int, default=60_000, help="small awards that the budget pays")
+    parser.add_argument("--ledger", choices=sorted(LEDGERS), default="sqlite")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 30))
     arguments = parser.parse_args()
     print(f"seed               {arguments.seed}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        report = run(Path(folder) / "shop", arguments.cycles, arguments.budget_awards, arguments.seed)
+        report = run(Path(folder) / "shop", arguments.cycles, arguments.budget_awards, arguments.seed, arguments.ledger)
     print(report)
     sys.exit(bool(report.violations))
 
