@@ -1,6 +1,6 @@
 """Turns measured figures into the tables of the two READMEs, so that no figure there is typed by hand.
 
-python benchmarks/tables.py            write the tables from the newest benchmarks/results/DATE.json
+python benchmarks/tables.py            write the tables from benchmarks/results/DATE.json, of each benchmark the newest
 python benchmarks/tables.py --take     first keep benchmarks/results/latest.json, of `make bench`, as today's figures
 """
 
@@ -67,20 +67,70 @@ ROWS = (
         ("SQLite, `synchronous=FULL`", "SQLite，`synchronous=FULL`"),
     ),
     (
-        "bench_post_scans",
-        ("`POST /v1/scans`, one process, 64 connections", "`POST /v1/scans`，单进程，64 个连接"),
-        ("{scans_per_s:,.0f}/s, p99 {scans_p99_ms:.0f} ms", "{scans_per_s:,.0f}/s，p99 {scans_p99_ms:.0f} ms"),
+        "bench_redis_claims[everysec]",
+        ("claims in Redis `everysec`, 256 callers", "Redis `everysec` 中的领取，256 个并发调用者"),
+        ("{ledger_256:,.0f}/s, p99 {ledger_256_p99_ms:.0f} ms", "{ledger_256:,.0f}/s，p99 {ledger_256_p99_ms:.0f} ms"),
         (
-            "{ratio:.2f} × a bare aiohttp hello ({hello_per_s:,.0f}/s, p99 {hello_p99_ms:.0f} ms)",
-            "空 aiohttp 应答的 {ratio:.2f} 倍（{hello_per_s:,.0f}/s，p99 {hello_p99_ms:.0f} ms）",
+            "{ratio_256:.1f} × one call a claim over a pool ({pool_256:,.0f}/s); 16 callers: {ledger_16:,.0f}/s, "
+            "{ratio_16:.1f} ×; one: {ledger_1:,.0f}/s, {ratio_1:.1f} ×",
+            "是连接池上每次领取一次调用（{pool_256:,.0f}/s）的 {ratio_256:.1f} 倍；16 个调用者：{ledger_16:,.0f}/s，"
+            "{ratio_16:.1f} 倍；1 个：{ledger_1:,.0f}/s，{ratio_1:.1f} 倍",
+        ),
+    ),
+    (
+        "bench_redis_claims[strict]",
+        ("claims in Redis `strict`, 256 callers", "Redis `strict` 中的领取，256 个并发调用者"),
+        ("{ledger_256:,.0f}/s, p99 {ledger_256_p99_ms:.0f} ms", "{ledger_256:,.0f}/s，p99 {ledger_256_p99_ms:.0f} ms"),
+        (
+            "{ratio_256:.1f} × one call a claim over a pool ({pool_256:,.0f}/s)",
+            "是连接池上每次领取一次调用（{pool_256:,.0f}/s）的 {ratio_256:.1f} 倍",
+        ),
+    ),
+    (
+        "bench_post_scans",
+        (
+            "`POST /v1/scans`, one process, 64 connections, Redis `everysec`",
+            "`POST /v1/scans`，单进程，64 个连接，Redis `everysec`",
+        ),
+        (
+            "{everysec_per_s:,.0f}/s, p99 {everysec_p99_ms:.0f} ms",
+            "{everysec_per_s:,.0f}/s，p99 {everysec_p99_ms:.0f} ms",
+        ),
+        (
+            "{everysec_ratio:.2f} × a bare aiohttp hello ({hello_per_s:,.0f}/s, p99 {hello_p99_ms:.0f} ms)",
+            "空 aiohttp 应答的 {everysec_ratio:.2f} 倍（{hello_per_s:,.0f}/s，p99 {hello_p99_ms:.0f} ms）",
+        ),
+    ),
+    (
+        "bench_post_scans",
+        (
+            "`POST /v1/scans`, one process, 64 connections, Redis `strict`",
+            "`POST /v1/scans`，单进程，64 个连接，Redis `strict`",
+        ),
+        ("{strict_per_s:,.0f}/s, p99 {strict_p99_ms:.0f} ms", "{strict_per_s:,.0f}/s，p99 {strict_p99_ms:.0f} ms"),
+        (
+            "{strict_ratio:.2f} × a bare aiohttp hello ({hello_per_s:,.0f}/s, p99 {hello_p99_ms:.0f} ms)",
+            "空 aiohttp 应答的 {strict_ratio:.2f} 倍（{hello_per_s:,.0f}/s，p99 {hello_p99_ms:.0f} ms）",
+        ),
+    ),
+    (
+        "bench_post_scans",
+        ("`POST /v1/scans`, one process, 64 connections, SQLite", "`POST /v1/scans`，单进程，64 个连接，SQLite"),
+        ("{sqlite_per_s:,.0f}/s, p99 {sqlite_p99_ms:.0f} ms", "{sqlite_per_s:,.0f}/s，p99 {sqlite_p99_ms:.0f} ms"),
+        (
+            "{sqlite_ratio:.2f} × a bare aiohttp hello ({hello_per_s:,.0f}/s, p99 {hello_p99_ms:.0f} ms)",
+            "空 aiohttp 应答的 {sqlite_ratio:.2f} 倍（{hello_per_s:,.0f}/s，p99 {hello_p99_ms:.0f} ms）",
         ),
     ),
 )
 
 
-def newest() -> Path:
-    """Return the newest kept figures."""
-    return max(RESULTS.glob("20*.json"))
+def kept_figures() -> dict[str, Any]:
+    """Return the newest kept figures of each benchmark."""
+    figures: dict[str, Any] = {}
+    for path in sorted(RESULTS.glob("20*.json")):
+        figures |= json.loads(path.read_text())["figures"]
+    return figures
 
 
 def table(figures: dict[str, Any], language: int) -> str:
@@ -115,7 +165,7 @@ def take() -> None:
 def main() -> None:
     if "--take" in sys.argv[1:]:
         take()
-    figures = json.loads(newest().read_text())["figures"]
+    figures = kept_figures()
     for name, language in READMES.items():
         path = ROOT / name
         path.write_text(with_table(path.read_text("utf-8"), figures, language), "utf-8")
