@@ -41,6 +41,15 @@ async def test_alarms_are_told_and_keep_a_server_ready(shop: Shop) -> None:
     assert "reason" not in found
 
 
+async def test_tables_older_than_the_ledger_has_seen_are_an_alarm(shop: Shop) -> None:
+    ledger = MemoryLedger()
+    ledger.announce(shop.snapshot.generation)
+    assert (await readiness(shop, ledger))[1]["alarms"] == []
+    ledger.announce(shop.snapshot.generation + 1)
+    (alarm,) = (await readiness(shop, ledger))[1]["alarms"]
+    assert f"has seen generation {shop.snapshot.generation + 1}" in alarm
+
+
 async def test_trouble_is_the_reason_why_a_server_is_not_ready(shop: Shop) -> None:
     ledger = MemoryLedger()
     ledger.trouble, ledger.alarms = "disk full", ("memory is over 80 %",)

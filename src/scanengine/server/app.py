@@ -253,11 +253,17 @@ async def get_ready(request: web.Request) -> web.Response:
     if ledger.kind == "redis":
         about["required"] = program.settings.ledger.durability
     trouble = ledger.trouble
+    generation, alarms = program.snapshot.generation, list(ledger.alarms)
+    if ledger.generation > generation:
+        alarms.append(
+            f"the ledger has seen generation {ledger.generation}, this server has {generation} and answers claims as "
+            "pending: bring the tables of the workspace that published it here"
+        )
     found = {
         "status": "ready" if trouble is None else "not_ready",
-        "generation": program.snapshot.generation,
+        "generation": generation,
         "ledger": about,
-        "alarms": ledger.alarms,
+        "alarms": alarms,
     }
     if trouble is None:
         return web.json_response(found)
