@@ -23,12 +23,12 @@ import tempfile
 import time
 from pathlib import Path
 
-import msgspec
 import numpy as np
 from msgspec.structs import replace
 
 from scanengine.ledger import SqliteLedger, SqliteReader, audit, schema
 from scanengine.ledger.records import CLAIM_DTYPE
+from scanengine.ledger.sealing import seal
 from scanengine.model import CampaignTerms, ClaimRequest, Event, Offer, Party, PrizeTerms, Receipt
 
 USERS = 300_000
@@ -84,7 +84,6 @@ def fill(path: Path, count: int, generator: np.random.Generator) -> None:
 
 
 def write_chunk(connection: sqlite3.Connection, start: int, records: np.ndarray, users: np.ndarray) -> None:
-    encode = msgspec.json.Encoder().encode
     packed = records.tobytes()
     size = CLAIM_DTYPE.itemsize
     connection.execute("BEGIN")
@@ -100,7 +99,7 @@ def write_chunk(connection: sqlite3.Connection, start: int, records: np.ndarray,
             claim_id(item), seq, "claim", at_ms, item, "cola-2026", "06901234567892", f"wechat:{user:028}", "consumer",
             440300, "spring", 1, rule, drawn, prize, money, unit, claim_id(item), f"visit-{item:016}",
         )  # fmt: skip
-        events.append((seq, seq, encode(event).decode()))
+        events.append((seq, seq, seal(event)))
     connection.executemany("INSERT INTO events VALUES (?, ?, ?)", events)
     connection.execute("COMMIT")
 

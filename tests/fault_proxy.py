@@ -105,14 +105,15 @@ class FaultProxy:
         return random.Random(f"{self._seed} {self.connections}")
 
     def choose(self, chance: random.Random) -> str | None:
-        """Return the fault of one request, or None."""
+        """Return the fault of one request, or None; of the kinds that are on each comes once before any comes twice."""
         self.requests += 1
         at = chance.random()
         for name in FAULTS[1:]:
             at -= self._rates[name]
             if at < 0:
-                self.counts[name] += 1
-                return name
+                found = next((kind for kind in FAULTS[1:] if self._rates[kind] and not self.counts[kind]), name)
+                self.counts[found] += 1
+                return found
         return None
 
     def _call(self, work: Coroutine[Any, Any, None]) -> None:

@@ -8,7 +8,9 @@ import pytest
 from msgspec.structs import replace
 
 from helpers_ledger import CLOSES_MS, DATE, DAY_MS, NOW_MS, OPENS_MS, a_campaign, a_claim, a_look, status_of
+from scanengine.errors import AdjustmentError
 from scanengine.ledger import Ledger
+from scanengine.ledger.checks import ADDED_MAX
 from scanengine.model import (
     NO_PRIZE,
     Adjustment,
@@ -258,27 +260,61 @@ class LedgerSuite:
         top_up = Adjustment("more", "spring", "stock", prize=0, amount=5)
         assert ledger.adjust(top_up)
         assert not ledger.adjust(top_up)
-        assert not ledger.adjust(Adjustment("more", "spring", "stock", prize=0, amount=50))
+        assert not ledger.adjust(replace(top_up, at_ms=NOW_MS))
         prizes = [ledger.claim(a_claim(item, terms=terms)).prize for item in range(3)]
         assert prizes == [0, 0, NO_PRIZE]
         assert ledger.adjust(Adjustment("money", "spring", "budget", amount=100))
         receipts = [ledger.claim(a_claim(item, terms=terms)) for item in range(3, 8)]
         assert [(r.prize, r.unit) for r in receipts] == [(0, 3), (0, 4), (0, 5), (0, 6), (NO_PRIZE, 0)]
 
+    def test_an_id_that_was_used_for_something_else_is_refused(self, ledger: Ledger) -> None:
+        """Goal: nobody takes a campaign for paused that is open."""
+        first = Adjustment("q1", "spring", "stock", prize=0, amount=5)
+        assert ledger.adjust(first)
+        for other in (
+            Adjustment("q1", "spring", "pause"),
+            Adjustment("q1", "autumn", "close"),
+            replace(first, campaign="autumn"),
+            replace(first, prize=1),
+            replace(first, amount=50),
+            Adjustment("q1", "spring", "budget", amount=5),
+        ):
+            with pytest.raises(AdjustmentError, match="the id 'q1' was used before, for stock of prize 0 by 5"):
+                ledger.adjust(other)
+        assert not ledger.adjust(first)
+        assert ledger.adjust(Adjustment("q2", "spring", "pause", prize=3))
+        assert not ledger.adjust(Adjustment("q2", "spring", "pause"))
+        assert [status_of(ledger.claim(a_claim(1)))] == [("closed", "paused")]
+        (spring,) = [held for held in ledger.totals().campaigns if held.id == "spring"]
+        assert (spring.extra_stock, spring.extra_budget) == ({0: 5}, 0)
+
     @pytest.mark.parametrize(
         "adjustment",
         [
             Adjustment("", "spring", "pause"),
             Adjustment("a", "", "pause"),
+            Adjustment("a\n", "spring", "pause"),
             Adjustment("a", "spring", "halt"),
             Adjustment("a", "spring", "stock", prize=NO_PRIZE, amount=1),
             Adjustment("a", "spring", "stock", prize=0, amount=0),
             Adjustment("a", "spring", "budget", amount=-1),
+            Adjustment("a", "spring", "budget", amount=ADDED_MAX + 1),
         ],
     )
     def test_adjustment_without_a_meaning_is_refused(self, ledger: Ledger, adjustment: Adjustment) -> None:
         with pytest.raises(ValueError, match=r"adjust|adding"):
             ledger.adjust(adjustment)
+
+    def test_adjustments_add_up_to_what_can_be_counted_and_no_further(self, ledger: Ledger) -> None:
+        terms = a_campaign((PrizeTerms(0, stock=0, money=10),), budget_total=0)
+        for action in ("stock", "budget"):
+            assert ledger.adjust(Adjustment(f"{action}-1", "spring", action, prize=0, amount=ADDED_MAX - 5))
+            with pytest.raises(AdjustmentError, match=r"exceed|found 6"):
+                ledger.adjust(Adjustment(f"{action}-2", "spring", action, prize=0, amount=6))
+            assert ledger.adjust(Adjustment(f"{action}-2", "spring", action, prize=0, amount=5))
+        assert [ledger.claim(a_claim(item, terms=terms)).prize for item in range(2)] == [0, 0]
+        (spring,) = ledger.totals().campaigns
+        assert (spring.extra_stock, spring.extra_budget) == ({0: ADDED_MAX}, ADDED_MAX)
 
     # Parties.
 

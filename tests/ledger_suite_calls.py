@@ -10,7 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from helpers_ledger import CLOSES_MS, NOW_MS, TIME_MS_MAX, a_campaign, a_claim, a_look, status_of
-from scanengine.errors import LedgerUnavailableError
+from scanengine.errors import LedgerUnavailableError, OutboxError, UnknownReaderError
 from scanengine.ledger import Ledger
 from scanengine.model import (
     NO_PRIZE,
@@ -138,6 +138,45 @@ class LedgerCallsSuite:
         assert [event.seq for event in ledger.events("late", 0, 9)] == [6]
         assert ledger.totals().readers == {"accounts": 5, "late": 5, "payouts": 5}
 
+    def test_a_reader_that_is_removed_keeps_no_events(self, ledger: Ledger) -> None:
+        for name in ("abandoned", "accounts"):
+            ledger.register_reader(name)
+        for item in range(4):
+            ledger.claim(a_claim(item))
+        ledger.ack("accounts", 3)
+        assert ledger.totals().events == 4
+        ledger.remove_reader("abandoned")
+        ledger.remove_reader("abandoned")
+        ledger.remove_reader("never-there")
+        ledger.claim(a_claim(9))
+        assert [event.seq for event in ledger.events("accounts", 0, 9)] == [4, 5]
+        assert ledger.totals().readers == {"accounts": 3}
+        with pytest.raises(UnknownReaderError, match="no reader 'abandoned' is registered"):
+            ledger.events("abandoned", 0, 1)
+        with pytest.raises(UnknownReaderError, match="no reader 'abandoned' is registered"):
+            ledger.ack("abandoned", 4)
+
+    def test_events_stay_when_the_last_reader_is_removed(self, ledger: Ledger) -> None:
+        ledger.register_reader("accounts")
+        ledger.claim(a_claim(1))
+        ledger.claim(a_claim(2))
+        ledger.ack("accounts", 1)
+        ledger.remove_reader("accounts")
+        ledger.claim(a_claim(3))
+        ledger.register_reader("accounts")
+        assert [event.seq for event in ledger.events("accounts", 0, 9)] == [2, 3]
+
+    @pytest.mark.parametrize("name", ["", "a b", "a/b", "a" * 65, "安娜", "a\n", "\ud800", ".", "..", "-x", "_x"])
+    def test_a_readers_name_is_part_of_addresses(self, ledger: Ledger, name: str) -> None:
+        for call in (
+            lambda: ledger.register_reader(name),
+            lambda: ledger.remove_reader(name),
+            lambda: ledger.events(name, 0, 1),
+            lambda: ledger.ack(name, 0),
+        ):
+            with pytest.raises(OutboxError, match="a reader's name is"):
+                call()
+
     def test_readers_must_be_known_and_not_run_ahead(self, ledger: Ledger) -> None:
         with pytest.raises(ValueError, match="no reader 'nobody' is registered"):
             ledger.events("nobody", 0, 1)
@@ -262,6 +301,7 @@ class LedgerCallsSuite:
             lambda: ledger.adjust(Adjustment("a", "spring", "pause")),
             lambda: ledger.announce(1),
             lambda: ledger.register_reader("x"),
+            lambda: ledger.remove_reader("x"),
             lambda: ledger.events("accounts", 0, 1),
             lambda: ledger.ack("accounts", 0),
             ledger.totals,

@@ -20,7 +20,6 @@ from helpers_ledger import (
     tag_of,
 )
 from helpers_moving import (
-    a_filled_file,
     carry,
     exported_file,
     exported_redis,
@@ -36,13 +35,6 @@ from scanengine.ledger.redis import RedisReader
 from scanengine.ledger.redis.moving import RedisTarget
 from scanengine.ledger.sqlite_moving import SqliteTarget, at_rest
 from scanengine.model import ClaimStatus
-
-
-@pytest.fixture
-def original(path: Path, program_id: str) -> bytes:
-    """The export of an SQLite ledger with something of everything; the ledger stays at ``path``."""
-    return a_filled_file(path, program_id)
-
 
 # Ledgers that are there.
 

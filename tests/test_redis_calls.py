@@ -16,6 +16,7 @@ from redis_servers import RedisServer
 from scanengine.errors import LedgerUnavailableError
 from scanengine.ledger import PENDING
 from scanengine.ledger.redis import RedisLedger
+from scanengine.ledger.redis.channel import Channel
 from scanengine.model import ClaimStatus, ScanFacts
 from serving import in_threads
 
@@ -69,6 +70,39 @@ def test_call_of_any_size_is_answered(ledger: RedisLedger) -> None:
     requests = [a_claim(item, f"{item}") for item in range(25_000)]
     receipts = ledger.claim_many(requests)
     assert Counter(str(receipt.status) for receipt in receipts) == {"awarded": 25_000}
+
+
+async def test_parts_of_one_call_reach_the_server_in_order() -> None:
+    """Two batches may be on their way at a time, and the first may have more to prepare than the second."""
+    reached: list[int] = []
+
+    async def handle(requests: list[int], is_wanted: Callable[[], bool]) -> list[int | None]:
+        for _ in range(0 if reached else 20):
+            await asyncio.sleep(0)
+        reached.extend(requests)
+        return list(requests)
+
+    channel: Channel[int, int] = Channel(handle, _nothing, batch_max=2, timeout_s=30.0)
+    assert await channel.ask(range(7)) == list(range(7)) == reached
+    channel.finish()
+
+
+async def test_nothing_is_sent_after_a_part_of_which_nothing_is_known() -> None:
+    reached: list[int] = []
+
+    async def handle(requests: list[int], is_wanted: Callable[[], bool]) -> list[int | None]:
+        reached.extend(requests)
+        await asyncio.Event().wait()
+        raise AssertionError("nobody sets the event")
+
+    channel: Channel[int, int] = Channel(handle, _nothing, batch_max=2, timeout_s=0.01)
+    assert await channel.ask(range(7)) == [None] * 7
+    assert reached == [0, 1]
+    channel.abort()
+
+
+async def _nothing() -> None:
+    pass
 
 
 async def test_line_of_waiting_calls_has_an_end(
@@ -137,6 +171,7 @@ import os, sys
 from helpers_ledger import a_claim, a_look
 from scanengine.errors import LedgerUnavailableError
 from scanengine.ledger.redis import RedisLedger
+from scanengine.ledger.redis.channel import Channel
 ledger = RedisLedger(sys.argv[1], sys.argv[2], durability="volatile", outbox="keep")
 assert ledger.claim(a_claim(1)).unit == 1
 child = os.fork()

@@ -370,7 +370,6 @@ def test_planted_damage_is_found_and_named(
         lambda it: it.client.set(it.key(f"u:1:{ANN:016x}"), b"\xc1"),
         lambda it: it.client.set(it.key(f"u:1:{ANN:016x}"), b"\1"),
         lambda it: it.client.set(it.key("u:one:two:three"), b"\1\1\1"),
-        lambda it: it.client.xadd(it.key("outbox"), {"e": b"\x01"}, id="99-0"),
         lambda it: it.client.hset(it.key("adjustments"), "x", "not json"),
         lambda it: it.client.hset(it.key("k:spring"), "claims", "many"),
         lambda it: it.client.hset(it.key("campaigns"), "spring", "one"),

@@ -266,6 +266,22 @@ def test_primary_that_becomes_a_replica_is_left_alone(start_server: Starter, ope
 # Ends and pauses.
 
 
+def test_server_that_goes_and_comes_back_is_told_to_the_log(
+    start_server: Starter, open_redis: RedisOpener, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = start_server()
+    ledger = open_redis(server.url())
+    assert caplog.messages == []
+    server.kill()
+    wait_until(lambda: ledger.trouble is not None, "the loss to be noticed")
+    server.restart()
+    wait_until(lambda: ledger.trouble is None, "the return to be noticed")
+    told = [record.message for record in caplog.records if record.name == "scanengine.ledger.redis.health"]
+    assert [message.partition(":")[0] for message in told] == [
+        "the ledger is away, claims are pending until it is back", "the ledger is back",
+    ]  # fmt: skip
+
+
 def test_server_that_is_killed_and_comes_back_gives_the_same_answers(
     start_server: Starter, open_redis: RedisOpener, program_id: str
 ) -> None:

@@ -13,20 +13,12 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from scanengine.ledger import schema
-from scanengine.ledger.counting import count_up, group
+from scanengine.ledger.counting import count_up, group, limited
+from scanengine.ledger.outbox import Replay, check_events, read_events
 from scanengine.ledger.people import check_people
 from scanengine.ledger.protocol import PERSON_DTYPE, CampaignTotals, LedgerReader
 from scanengine.ledger.records import CLAIM_DTYPE, SCAN_DTYPE
 from scanengine.model import Adjustment, CampaignTerms, PrizeTerms
-
-_SHOWN_MAX = 20
-"""Problems of one kind that are listed one by one; the rest is counted."""
-
-_EVENT_DTYPE = np.dtype(
-    [("claim", "<i8"), ("item", "<u8"), ("at_ms", "<i8"), ("money", "<i8"), ("generation", "<i8"), ("unit", "<i8"),
-     ("rule", "<i8"), ("drawn", "<i8"), ("prize", "<i8")]
-)  # fmt: skip
-_EVENT_ROWS = 1 << 16
 
 _Records = NDArray[np.void]
 _Numbers = NDArray[np.int64]
@@ -50,7 +42,7 @@ class AuditReport(Struct, frozen=True):
     problems: list[str]
 
 
-def audit(reader: LedgerReader, terms: Mapping[str, CampaignTerms]) -> AuditReport:
+def audit(reader: LedgerReader, terms: Mapping[str, CampaignTerms], replay: Replay | None = None) -> AuditReport:
     """Check that a ledger agrees with itself and has kept its limits.
 
     Parameters
@@ -58,6 +50,8 @@ def audit(reader: LedgerReader, terms: Mapping[str, CampaignTerms]) -> AuditRepo
     reader : LedgerReader
     terms : mapping of campaign id to CampaignTerms
         Limits to check; a campaign that is not in it is checked for everything else.
+    replay : Replay, optional
+        Decides again what was decided.
 
     Raises
     ------
@@ -80,7 +74,7 @@ def audit(reader: LedgerReader, terms: Mapping[str, CampaignTerms]) -> AuditRepo
         held = reader.counters()
         adjustments = reader.adjustments()
         trimmed_before = reader.trimmed_claims()
-        event_count, events = _read_events(reader)
+        events = read_events(reader, campaigns, replay)
         trimmed = reader.trimmed_claims()
     problems: list[str] = []
     problems += _check_rows("claim", seqs, marks.claims)
@@ -91,16 +85,19 @@ def audit(reader: LedgerReader, terms: Mapping[str, CampaignTerms]) -> AuditRepo
     problems += _check_scans(claims, scans)
     if people is not None:
         found = check_people(seqs, claims, people, claims_before)
-        problems += _limit(f"campaign {_name(number, campaigns)}: {problem}" for number, problem in found)
-    problems += _check_events(seqs, claims, events, trimmed_before, trimmed)
+        problems += limited(f"campaign {_name(number, campaigns)}: {problem}" for number, problem in found)
+    problems += events.problems
+    problems += check_events(seqs, claims, events.claims, trimmed_before, trimmed, is_replayed=replay is not None)
+    if replay is not None:
+        problems += limited(replay.claims(seqs, claims, campaigns))
     counted = _count_again(claims)
     problems += _check_counters(counted, held, campaigns)
     problems += _check_adjustments(adjustments, totals)
     for number, campaign in campaigns.items():
         if campaign in terms and campaign in totals:
             mine = claims[claims["campaign"] == number]
-            problems += _limit(_check_limits(mine, counted, number, totals[campaign], terms[campaign]))
-    return AuditReport(len(claims), len(scans), event_count, len(held), problems)
+            problems += limited(_check_limits(mine, counted, number, totals[campaign], terms[campaign]))
+    return AuditReport(len(claims), len(scans), events.count, len(held), problems)
 
 
 def _gather(chunks: Iterable[tuple[_Numbers, _Records]], dtype: np.dtype[np.void]) -> tuple[_Numbers, _Records]:
@@ -108,38 +105,6 @@ def _gather(chunks: Iterable[tuple[_Numbers, _Records]], dtype: np.dtype[np.void
     if not pairs:
         return np.empty(0, np.int64), np.empty(0, dtype)
     return np.concatenate([seqs for seqs, _ in pairs]), np.concatenate([records for _, records in pairs])
-
-
-def _read_events(reader: LedgerReader) -> tuple[int, _Records]:
-    """Return the number of all events, and what those of claims say."""
-    parts: list[_Records] = []
-    rows: list[tuple[int, ...]] = []
-    count = 0
-    for claim, event in reader.events():
-        count += 1
-        if event.type != "claim":
-            continue
-        rows.append(
-            (claim, event.item, event.at, event.amount, event.generation, event.unit, event.rule, event.drawn,
-             event.prize)
-        )  # fmt: skip
-        if len(rows) == _EVENT_ROWS:
-            parts.append(np.array(rows, _EVENT_DTYPE))
-            rows.clear()
-    parts.append(np.array(rows, _EVENT_DTYPE))
-    return count, np.concatenate(parts)
-
-
-def _limit(problems: Iterator[str]) -> list[str]:
-    """Return the first problems of a kind and the number of the others."""
-    shown: list[str] = []
-    others = 0
-    for problem in problems:
-        if len(shown) < _SHOWN_MAX:
-            shown.append(problem)
-        else:
-            others += 1
-    return shown + [f"... and {others} more like the last one"] * bool(others)
 
 
 def _read_people(reader: LedgerReader) -> _Records | None:
@@ -152,24 +117,24 @@ def _check_rows(name: str, seqs: _Numbers, newest: int) -> list[str]:
     bounds = np.concatenate([[0], seqs, [max(newest, int(seqs[-1]) if len(seqs) else 0) + 1]])
     steps = np.diff(bounds)
     gaps = [(int(bounds[i]) + 1, int(bounds[i + 1]) - 1) for i in np.flatnonzero(steps > 1)]
-    problems = _limit(
+    problems = limited(
         f"{name} {first}: the record is missing" if first == last else f"{name} {first} to {last}: records are missing"
         for first, last in gaps
     )
-    return problems + _limit(f"{name} {bounds[i]}: two records have this number" for i in np.flatnonzero(steps == 0))
+    return problems + limited(f"{name} {bounds[i]}: two records have this number" for i in np.flatnonzero(steps == 0))
 
 
 def _check_unique(seqs: _Numbers, claims: _Records) -> list[str]:
     order, is_first = group([claims["item"], claims["party"]])
     doubles = np.sort(order[~is_first])
-    return _limit(
+    return limited(
         f"claim {seqs[i]}: item {claims['item'][i]} party {claims['party'][i]} has an earlier claim" for i in doubles
     )
 
 
 def _check_order(seqs: _Numbers, claims: _Records, campaigns: Mapping[int, str]) -> list[str]:
     back = np.flatnonzero(np.diff(claims["at_ms"]) < 0) + 1
-    problems = _limit(
+    problems = limited(
         f"claim {seqs[i]}: item {claims['item'][i]} was recorded at an earlier time than the claim before it"
         for i in back
     )
@@ -178,7 +143,7 @@ def _check_order(seqs: _Numbers, claims: _Records, campaigns: Mapping[int, str])
             problems.append(f"campaign {number}: has claims, but is not in the table of campaigns")
         rows = np.flatnonzero(claims["campaign"] == number)
         stepped = rows[1:][np.diff(claims["local_date"][rows]) < 0]
-        problems += _limit(
+        problems += limited(
             f"claim {seqs[i]}: item {claims['item'][i]} has an earlier local date than the claim before it"
             for i in stepped
         )
@@ -201,13 +166,13 @@ def _check_running_numbers(seqs: _Numbers, claims: _Records, campaigns: Mapping[
         expected = count_up(is_first)
         wrong = np.flatnonzero(chosen[field][order] != expected)
         found = sorted((int(rows[order[i]]), int(expected[i])) for i in wrong)
-        problems += _limit(
+        problems += limited(
             f"claim {seqs[i]}: item {claims['item'][i]} campaign {_name(claims['campaign'][i], campaigns)} "
             f"prize {claims['prize'][i]}: {what} is {claims[field][i]}, expected {number}"
             for i, number in found
         )
     without = np.flatnonzero((claims["prize"] < 0) & ((claims["unit"] != 0) | (claims["money"] != 0)))
-    return problems + _limit(
+    return problems + limited(
         f"claim {seqs[i]}: item {claims['item'][i]} has no prize, but a unit or money" for i in without
     )
 
@@ -225,44 +190,13 @@ def _check_scans(claims: _Records, scans: _Records) -> list[str]:
     is_first[1:] = items[order][1:] != items[order][:-1]
     running = count_up(is_first)
     wrong = np.unique(items[order][numbers[order] != running])
-    problems = _limit(f"item {item}: its scans are not numbered 1, 2, 3 and so on" for item in wrong)
+    problems = limited(f"item {item}: its scans are not numbered 1, 2, 3 and so on" for item in wrong)
     begins = np.arange(len(order)) - running + 1
     wrong = np.unique(items[order][first_at_ms[order] != at_ms[order][begins]])
-    problems += _limit(f"item {item}: its scans say another time of the first than the first itself" for item in wrong)
+    problems += limited(f"item {item}: its scans say another time of the first than the first itself" for item in wrong)
     order, is_first = group([items, visits])
     twice = np.unique(items[order[~is_first]])
-    return problems + _limit(f"item {item}: one visit is counted twice" for item in twice)
-
-
-def _check_events(seqs: _Numbers, claims: _Records, events: _Records, trimmed_before: int, trimmed: int) -> list[str]:
-    """Check that each claim but those whose events were trimmed has one event, which says the same.
-
-    Events that were trimmed while they were read may be there or not.
-    """
-    events = events[(events["claim"] <= trimmed_before) | (events["claim"] > trimmed)]
-    order, is_first = group([events["claim"]])
-    problems = _limit(f"claim {events['claim'][i]}: has more than one event" for i in np.sort(order[~is_first]))
-    single = events[np.sort(order[is_first])] if len(events) else events
-    # Events are trimmed from the oldest, and are in the order of their claims.
-    expected = seqs[seqs > trimmed]
-    positions = {"missing": np.setdiff1d(expected, single["claim"]), "extra": np.setdiff1d(single["claim"], expected)}
-    items = claims["item"]
-    problems += _limit(
-        f"claim {seq}: item {items[np.searchsorted(seqs, seq)]} has no event" for seq in positions["missing"]
-    )
-    problems += _limit(f"claim {seq}: there is an event, but no such claim without one" for seq in positions["extra"])
-    known = single[np.isin(single["claim"], expected)]
-    recorded = claims[np.searchsorted(seqs, known["claim"])]
-    # What an event says of points is of no account: only money is counted.
-    known["money"][(recorded["money"] == 0) & (recorded["prize"] >= 0)] = 0
-    for field in ("item", "at_ms", "money", "generation", "unit", "rule", "drawn", "prize"):
-        differ = np.flatnonzero(known[field] != recorded[field])
-        problems += _limit(
-            f"claim {known['claim'][i]}: item {recorded['item'][i]}: the event says {field} {known[field][i]}, "
-            f"the record {recorded[field][i]}"
-            for i in differ
-        )
-    return problems
+    return problems + limited(f"item {item}: one visit is counted twice" for item in twice)
 
 
 _Counts = dict[tuple[int, int, int, int], int]
@@ -308,11 +242,11 @@ def _check_adjustments(adjustments: list[Adjustment], totals: Mapping[str, Campa
         ):
             if found != expected:
                 wrong.append(f"campaign {name}: {what} is held as {found}, the adjustments say {expected}")
-    return _limit(iter(wrong))
+    return limited(iter(wrong))
 
 
 def _check_counters(counted: _Counts, held: _Counts, campaigns: Mapping[int, str]) -> list[str]:
-    return _limit(
+    return limited(
         f"campaign {_name(key[0], campaigns)}: counter of {_describe(key)} holds {held.get(key, 0)}, "
         f"the records say {counted.get(key, 0)}"
         for key in sorted(held.keys() | counted.keys())

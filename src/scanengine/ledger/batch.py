@@ -10,11 +10,10 @@ import sqlite3
 from collections.abc import Iterable
 from typing import Final
 
-import msgspec
-
 from scanengine.ledger import rules, schema
 from scanengine.ledger._index import mix
 from scanengine.ledger.records import CLAIM_BYTES, CLAIM_STRUCT, SCAN_STRUCT, unpack_claim
+from scanengine.ledger.sealing import seal
 from scanengine.ledger.state import Book, State
 from scanengine.model import (
     NO_PRIZE,
@@ -30,7 +29,6 @@ from scanengine.model import (
 
 _ROLES: Final = {role: role.name.lower() for role in Role}
 _pack_claim: Final = CLAIM_STRUCT.pack
-_encode: Final = msgspec.json.Encoder().encode
 
 
 class Batch:
@@ -155,7 +153,7 @@ class Batch:
             _ROLES[request.role], request.region, book.id, generation, rule, drawn, prize, amount, unit, claim_id,
             request.visit,
         )  # fmt: skip
-        self._events += (state.event_seq, state.claim_seq, _encode(event).decode())
+        self._events += (state.event_seq, state.claim_seq, seal(event))
         return Receipt(verdict.status, None, False, at_ms, book.id, generation, rule, drawn, prize, unit, scan)
 
     def _observe(self, request: ObserveRequest) -> ScanFacts:
@@ -207,7 +205,7 @@ class Batch:
         state = self._state
         state.event_seq += 1
         event = _scan_event(request, at_ms, f"scan-{state.scan_seq}", state.event_seq)
-        self._events += (state.event_seq, 0, _encode(event).decode())
+        self._events += (state.event_seq, 0, seal(event))
 
 
 def save_marks(state: State, connection: sqlite3.Connection) -> None:

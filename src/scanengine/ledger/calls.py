@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -19,6 +18,7 @@ from queue import Empty, SimpleQueue
 from typing import Generic, TypeVar
 
 from scanengine.errors import LedgerUnavailableError
+from scanengine.ledger.processes import process_number
 from scanengine.ledger.waiting import Answer, Awaited, Port, Request, ask_in_parts, parts_of
 
 Result = TypeVar("Result")
@@ -114,7 +114,7 @@ class Calls(Generic[Request, Answer]):
         self._timeout_s = timeout_s
         self._queue: SimpleQueue[_Entry[Request, Answer]] = SimpleQueue()
         self._ports: dict[asyncio.AbstractEventLoop, Port[Request, Answer]] = {}
-        self._process = os.getpid()
+        self._process = process_number()
         self._is_closed = False
         self._close_lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="scanengine-ledger", daemon=True)
@@ -179,10 +179,10 @@ class Calls(Generic[Request, Answer]):
 
     def check(self) -> None:
         """Raise ``LedgerUnavailableError`` if closed or in a forked process."""
-        if os.getpid() != self._process:
+        if process_number() != self._process:
             raise LedgerUnavailableError(
                 f"the ledger was opened by process {self._process} and cannot be used after a fork; "
-                f"open it in process {os.getpid()} instead, after the other has closed it"
+                f"open it in process {process_number()} instead, after the other has closed it"
             )
         if self._is_closed:
             raise LedgerUnavailableError("the ledger is closed")

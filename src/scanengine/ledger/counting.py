@@ -1,11 +1,15 @@
-"""Counting many records at once: groups of equal values, and running numbers inside them."""
+"""Counting many records at once: groups of equal values, running numbers inside them, and the first of many lines."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+
+_SHOWN_MAX: Final = 20
+"""Problems of one kind that are listed one by one; the rest is counted."""
 
 
 def group(columns: Sequence[NDArray[np.generic]]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
@@ -35,3 +39,15 @@ def count_up(is_first: NDArray[np.bool_]) -> NDArray[np.int64]:
     places = np.arange(len(is_first))
     starts = np.maximum.accumulate(np.where(is_first, places, 0))
     return places - starts + 1
+
+
+def limited(problems: Iterable[str]) -> list[str]:
+    """Return the first problems of a kind and the number of the others."""
+    shown: list[str] = []
+    others = 0
+    for problem in problems:
+        if len(shown) < _SHOWN_MAX:
+            shown.append(problem)
+        else:
+            others += 1
+    return shown + [f"... and {others} more like the last one"] * bool(others)

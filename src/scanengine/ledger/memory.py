@@ -12,16 +12,17 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from scanengine.errors import LedgerUnavailableError
+from scanengine.errors import LedgerUnavailableError, OutboxError, UnknownReaderError
+from scanengine.ledger.checks import check_adjustment, check_events, check_reader_name, check_repeated
 from scanengine.ledger.protocol import (
     CampaignTotals,
+    LedgerMarks,
     LedgerTotals,
-    check_adjustment,
     check_claim,
-    check_events,
     check_generation,
     check_observe,
 )
+from scanengine.ledger.sealing import hand_out
 from scanengine.model import (
     Adjustment,
     ClaimRequest,
@@ -117,12 +118,17 @@ class MemoryLedger:
         return self.observe(request)
 
     def adjust(self, adjustment: Adjustment) -> bool:
-        """Apply an adjustment; False if its id was applied before."""
+        """Apply an adjustment; False if it was applied before."""
         check_adjustment(adjustment)
         with self._lock:
             self._check_open()
-            if any(earlier.id == adjustment.id for earlier in self._adjustments):
-                return False
+            for applied in self._adjustments:
+                if applied.id == adjustment.id:
+                    check_repeated(adjustment, applied)
+                    return False
+            what = (adjustment.campaign, adjustment.action, adjustment.prize)
+            earlier = [a for a in self._adjustments if (a.campaign, a.action, a.prize) == what]
+            check_adjustment(adjustment, sum(a.amount for a in earlier))
             self._adjustments.append(adjustment)
             return True
 
@@ -135,26 +141,39 @@ class MemoryLedger:
 
     def register_reader(self, name: str) -> None:
         """Make sure that no event is trimmed before this reader has acknowledged it; again is no change."""
+        check_reader_name(name)
         with self._lock:
             self._check_open()
             self._readers.setdefault(name, self._trimmed)
 
+    def remove_reader(self, name: str) -> None:
+        """Keep no event for this reader any longer; again, or of an unknown one, is no change."""
+        check_reader_name(name)
+        with self._lock:
+            self._check_open()
+            self._readers.pop(name, None)
+            self._trim()
+
     def events(self, reader: str, after: int, limit: int) -> list[Event]:
         """Return at most ``limit`` events with ``seq`` above ``after``, in order."""
+        check_reader_name(reader)
         check_events(after, limit)
         with self._lock:
             self._check_reader(reader)
-            return [event for event in self._events if event.seq > after][:limit]
+            found = (event for event in self._events if event.seq > after)
+            return hand_out(found, after, limit, newest=self._event_seq, trimmed=self._trimmed)
 
     def ack(self, reader: str, up_to: int) -> None:
         """Acknowledge all events up to ``up_to``; what all readers have acknowledged is trimmed."""
+        check_reader_name(reader)
         with self._lock:
             self._check_reader(reader)
             if not 0 <= up_to <= self._event_seq:
-                raise ValueError(f"reader {reader!r} acknowledges up to {up_to}, the newest event is {self._event_seq}")
+                raise OutboxError(
+                    f"reader {reader!r} acknowledges up to {up_to}, the newest event is {self._event_seq}"
+                )
             self._readers[reader] = max(self._readers[reader], up_to)
-            self._trimmed = min(self._readers.values())
-            self._events = [event for event in self._events if event.seq > self._trimmed]
+            self._trim()
 
     def totals(self) -> LedgerTotals:
         """Return what the ledger holds."""
@@ -170,6 +189,16 @@ class MemoryLedger:
                 campaigns=tuple(self._campaign_totals(name) for name in sorted(campaigns)),
                 readers=dict(sorted(self._readers.items())),
             )
+
+    def marks(self, program: str) -> LedgerMarks:
+        """Return how far the ledger has come; it does not know itself whose it is."""
+        with self._lock:
+            self._check_open()
+            return LedgerMarks(
+                program=program, clock_ms=self._clock_ms, generation=self.generation, claims=len(self._claims),
+                scans=self._scan_rows, events=self._event_seq, trimmed=self._trimmed,
+                trimmed_claims=len(self._claims) - sum(event.type == "claim" for event in self._events),
+            )  # fmt: skip
 
     def close(self) -> None:
         """Refuse everything from now on."""
@@ -188,8 +217,9 @@ class MemoryLedger:
             return ClaimStatus.CLOSED, "paused"
         if "close" in switches:
             return ClaimStatus.CLOSED, "ended"
+        date = self._date(request)
         mine = [claim for claim in self._claims_in(terms.id) if claim[0].user_hash == request.user_hash]
-        today = [claim for claim in mine if claim[2] == self._date(request)]
+        today = [claim for claim in mine if claim[2] == date]
         if terms.per_user is not None and len(mine) >= terms.per_user:
             return ClaimStatus.LIMITED, "per_user"
         if terms.per_user_per_day is not None and len(today) >= terms.per_user_per_day:
@@ -232,8 +262,9 @@ class MemoryLedger:
     def _has_left(self, request: ClaimRequest, prize: PrizeTerms) -> bool:
         terms = request.terms
         assert terms is not None
+        date = self._date(request)
         claims = self._claims_in(terms.id)
-        today = [claim for claim in claims if claim[2] == self._date(request)]
+        today = [claim for claim in claims if claim[2] == date]
         adjustments = [adjustment for adjustment in self._adjustments if adjustment.campaign == terms.id]
         units = sum(a.amount for a in adjustments if a.action == "stock" and a.prize == prize.number)
         money = sum(a.amount for a in adjustments if a.action == "budget")
@@ -304,6 +335,10 @@ class MemoryLedger:
             extra_budget=sum(adjustment.amount for adjustment in mine if adjustment.action == "budget"),
         )  # fmt: skip
 
+    def _trim(self) -> None:
+        self._trimmed = min(self._readers.values(), default=self._trimmed)
+        self._events = [event for event in self._events if event.seq > self._trimmed]
+
     def _check_open(self) -> None:
         if self._is_closed:
             raise LedgerUnavailableError("the ledger is closed")
@@ -311,4 +346,4 @@ class MemoryLedger:
     def _check_reader(self, reader: str) -> None:
         self._check_open()
         if reader not in self._readers:
-            raise ValueError(f"no reader {reader!r} is registered: register it before its first event")
+            raise UnknownReaderError(reader)

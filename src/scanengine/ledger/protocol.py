@@ -17,6 +17,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from scanengine.errors import LedgerUnavailableError
+from scanengine.ledger.records import ClaimRecord
 from scanengine.model import (
     NO_PRIZE,
     NO_RULE,
@@ -25,6 +26,7 @@ from scanengine.model import (
     ClaimStatus,
     Event,
     ObserveRequest,
+    Party,
     Receipt,
     ScanFacts,
 )
@@ -32,15 +34,12 @@ from scanengine.model import (
 PENDING: Final = Receipt(ClaimStatus.PENDING)
 """The outcome is unknown: ask again with the same visit."""
 
-ACTIONS: Final = ("stock", "budget", "pause", "resume", "close")
-
 _ITEM_BITS = 55
 _WORD_MAX = (1 << 64) - 1
 _GENERATION_MAX = (1 << 32) - 1
 _TIME_MS_MAX = 253_370_764_799_999
 """The end of the year 9998 UTC: what is recorded must be a time that can be told in any zone."""
 _DATE_MAX = (1 << 31) - 1
-_AMOUNT_MAX = (1 << 62) - 1
 _NUMBER_MAX = 255
 
 
@@ -147,6 +146,12 @@ class LedgerReader(Protocol):
     def scan_facts(self, item: int) -> ScanFacts:
         """Return the counted scans of an item; ``number`` is 0, as looking does not count."""
 
+    def claim_of(self, item: int, party: Party) -> ClaimRecord | None:
+        """Return the recorded claim of an item and party, or None; the person's running numbers may be 0."""
+
+    def person(self, campaign: str, user_hash: int) -> tuple[int, int, int]:
+        """Return a person's recorded claims in a campaign: in all, newest local date, on that date; zeros for none."""
+
     def claims(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.void]]]:
         """Yield the claims in order, many at a time: row numbers (n,), records (n,) of ``CLAIM_DTYPE``."""
 
@@ -238,7 +243,10 @@ class Ledger(Protocol):
         """Do :meth:`observe` without blocking the event loop."""
 
     def adjust(self, adjustment: Adjustment) -> bool:
-        """Apply an adjustment; False if its id was applied before. Raises ``LedgerUnavailableError`` if unknown."""
+        """Apply an adjustment; False if it was applied before. Raises ``LedgerUnavailableError`` if unknown.
+
+        Raises ``AdjustmentError`` if its id was applied for something else.
+        """
 
     def announce(self, generation: int) -> None:
         """Tell that a generation is published: claims decided on older ones are ``stale`` from now on."""
@@ -246,8 +254,14 @@ class Ledger(Protocol):
     def register_reader(self, name: str) -> None:
         """Make sure that no event is trimmed before this reader has acknowledged it; again is no change."""
 
+    def remove_reader(self, name: str) -> None:
+        """Keep no event for this reader any longer; again, or of an unknown one, is no change."""
+
     def events(self, reader: str, after: int, limit: int) -> list[Event]:
-        """Return at most ``limit`` events with ``seq`` above ``after``, in order."""
+        """Return at most ``limit`` events with ``seq`` above ``after``, in order.
+
+        Ends before an event that is damaged or missing; raises ``DamagedEventError`` if that is the first one.
+        """
 
     def ack(self, reader: str, up_to: int) -> None:
         """Acknowledge all events up to ``up_to``; what all readers have acknowledged is trimmed."""
@@ -308,24 +322,6 @@ def check_observe(request: ObserveRequest) -> None:
         )
 
 
-def check_adjustment(adjustment: Adjustment) -> None:
-    """Check that an adjustment says something.
-
-    Raises
-    ------
-    ValueError
-        The action is unknown, the id or campaign empty, or the prize or amount is not one that can be added.
-    """
-    if not adjustment.id or not adjustment.campaign:
-        raise ValueError("an adjustment needs an id and a campaign")
-    if adjustment.action not in ACTIONS:
-        raise ValueError(f"an adjustment is one of {', '.join(ACTIONS)}, found {adjustment.action!r}")
-    if adjustment.action == "stock" and not 0 <= adjustment.prize <= _NUMBER_MAX:
-        raise ValueError(f"an adjustment of stock needs a prize of 0 to 255, found {adjustment.prize}")
-    if adjustment.action in ("stock", "budget") and not 1 <= adjustment.amount <= _AMOUNT_MAX:
-        raise ValueError(f"adding {adjustment.action} needs an amount of 1 or more, found {adjustment.amount}")
-
-
 def check_generation(generation: int) -> None:
     """Check that a generation fits the records.
 
@@ -336,18 +332,6 @@ def check_generation(generation: int) -> None:
     """
     if not 0 <= generation <= _GENERATION_MAX:
         raise ValueError(f"a generation is 0 to {_GENERATION_MAX}, found {generation}")
-
-
-def check_events(after: int, limit: int) -> None:
-    """Check the arguments of ``events``.
-
-    Raises
-    ------
-    ValueError
-        One of them is negative.
-    """
-    if after < 0 or limit < 0:
-        raise ValueError(f"after and limit are not negative, found {after} and {limit}")
 
 
 def receipts_of(answers: Sequence[Receipt | ScanFacts | None]) -> list[Receipt]:

@@ -6,16 +6,13 @@ The functions read or write through a connection of the caller; those that write
 from __future__ import annotations
 
 import sqlite3
-from typing import Final
 
-import msgspec
-
+from scanengine.errors import OutboxError, UnknownReaderError
 from scanengine.ledger import schema
 from scanengine.ledger.protocol import CampaignTotals, LedgerTotals
+from scanengine.ledger.sealing import hand_out, unseal
 from scanengine.ledger.state import Book, read_books
 from scanengine.model import Adjustment, Event
-
-_decode_event: Final = msgspec.json.Decoder(Event).decode
 
 
 def add_reader(connection: sqlite3.Connection, name: str) -> None:
@@ -24,18 +21,23 @@ def add_reader(connection: sqlite3.Connection, name: str) -> None:
     connection.execute("INSERT OR IGNORE INTO readers VALUES (?, ?)", (name, trimmed))
 
 
+def drop_reader(connection: sqlite3.Connection, name: str) -> None:
+    """Forget a reader, if there is one."""
+    connection.execute("DELETE FROM readers WHERE name = ?", (name,))
+
+
 def acknowledge(connection: sqlite3.Connection, reader: str, up_to: int) -> None:
     """Move a reader's mark forward.
 
     Raises
     ------
-    ValueError
+    OutboxError
         No such reader, or no such event yet: a mark ahead of the events would let unread ones be trimmed.
     """
     check_reader(connection, reader)
     newest = newest_event(connection)
     if not 0 <= up_to <= newest:
-        raise ValueError(f"reader {reader!r} acknowledges up to {up_to}, but the newest event is {newest}")
+        raise OutboxError(f"reader {reader!r} acknowledges up to {up_to}, but the newest event is {newest}")
     connection.execute("UPDATE readers SET acked = max(acked, ?) WHERE name = ?", (up_to, reader))
 
 
@@ -49,11 +51,11 @@ def check_reader(connection: sqlite3.Connection, reader: str) -> None:
 
     Raises
     ------
-    ValueError
+    UnknownReaderError
         It is not.
     """
     if connection.execute("SELECT 1 FROM readers WHERE name = ?", (reader,)).fetchone() is None:
-        raise ValueError(f"no reader {reader!r} is registered: register it before its first event")
+        raise UnknownReaderError(reader)
 
 
 def newest_event(connection: sqlite3.Connection) -> int:
@@ -64,16 +66,23 @@ def newest_event(connection: sqlite3.Connection) -> int:
 
 
 def read_events(connection: sqlite3.Connection, reader: str, after: int, limit: int) -> list[Event]:
-    """Return events in order.
+    """Return events in order, up to the first that is damaged or missing.
 
     Raises
     ------
-    ValueError
+    UnknownReaderError
         No such reader.
+    DamagedEventError
+        The first one is not as it was written, or is missing.
     """
     check_reader(connection, reader)
-    rows = connection.execute("SELECT body FROM events WHERE seq > ? ORDER BY seq LIMIT ?", (after, limit))
-    return [_decode_event(body) for (body,) in rows]
+    rows = connection.execute(
+        "SELECT seq, claim, CAST(body AS BLOB) FROM events WHERE seq > ? ORDER BY seq LIMIT ?", (after, limit)
+    ).fetchall()
+    trimmed = schema.read_meta_number(connection, "trimmed_seq")
+    # Which event is the newest is known from the events themselves.
+    newest = rows[-1][0] if rows else 0
+    return hand_out((unseal(*row) for row in rows), after, limit, newest=newest, trimmed=trimmed)
 
 
 def trim_events(connection: sqlite3.Connection, up_to: int) -> None:
@@ -90,9 +99,14 @@ def read_counters(connection: sqlite3.Connection) -> dict[tuple[int, int, int, i
     return {(campaign, kind, number, date): value for campaign, kind, number, date, value in rows}
 
 
-def has_adjustment(connection: sqlite3.Connection, id_: str) -> bool:
-    """Tell whether an adjustment was applied."""
-    return connection.execute("SELECT 1 FROM adjustments WHERE id = ?", (id_,)).fetchone() is not None
+def read_adjustment(connection: sqlite3.Connection, id_: str) -> Adjustment | None:
+    """Return the adjustment of this id, None if none was applied."""
+    row = connection.execute(
+        "SELECT adjustments.id, campaigns.id, action, prize, amount, at_ms "
+        "FROM adjustments JOIN campaigns ON campaigns.number = campaign WHERE adjustments.id = ?",
+        (id_,),
+    ).fetchone()
+    return None if row is None else Adjustment(*row)
 
 
 def add_adjustment(

@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from types import TracebackType
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,10 +23,9 @@ from scanengine.ledger.records import (
     unpack_claims,
     unpack_scans,
 )
+from scanengine.ledger.sealing import unseal
 from scanengine.ledger.state import read_adjustments, read_campaigns, read_chunks
 from scanengine.model import Adjustment, Event, Party, Receipt, ScanFacts
-
-_decode_event = msgspec.json.Decoder(Event).decode
 
 
 class SqliteReader:
@@ -84,11 +82,22 @@ class SqliteReader:
 
     def recall(self, item: int, party: Party) -> Receipt | None:
         """Return the recorded claim of an item and party as its owner would be given it again, or None."""
-        for claim in self._claims_of(item):
-            if claim.party == party:
-                campaign = self.campaigns()[claim.campaign]
-                return claim.receipt(campaign, self.scan_facts(item))
-        return None
+        claim = self.claim_of(item, party)
+        return claim and claim.receipt(self.campaigns()[claim.campaign], self.scan_facts(item))
+
+    def claim_of(self, item: int, party: Party) -> ClaimRecord | None:
+        """Return the recorded claim of an item and party, or None."""
+        return next((claim for claim in self._claims_of(item) if claim.party == party), None)
+
+    def person(self, campaign: str, user_hash: int) -> tuple[int, int, int]:
+        """Return a person's recorded claims in a campaign: in all, newest local date, on that date."""
+        numbers = {name: number for number, name in self.campaigns().items()}
+        total = date = day = 0
+        for _, claims in self.claims():
+            mine = claims[(claims["campaign"] == numbers.get(campaign)) & (claims["user_hash"] == user_hash)]
+            if len(mine):
+                total, date, day = (int(mine[name][-1]) for name in ("person_total", "local_date", "person_day"))
+        return total, date, day
 
     def scan_facts(self, item: int) -> ScanFacts:
         """Return the counted scans of an item; ``number`` is 0, as looking does not count."""
@@ -113,12 +122,11 @@ class SqliteReader:
     def events(self, after: int = 0) -> Iterator[tuple[int, Event]]:
         """Yield the events not yet trimmed, in order: row number of the claim (0 for a scan), event."""
         with self._explained():
-            rows = self._connection.execute("SELECT claim, body FROM events WHERE seq > ? ORDER BY seq", (after,))
-            for claim, body in rows:
-                try:
-                    yield claim, _decode_event(body)
-                except msgspec.MsgspecError as error:
-                    raise LedgerFormatError(f"{self.path}: an event of claim {claim} is damaged: {error}") from error
+            rows = self._connection.execute(
+                "SELECT seq, claim, CAST(body AS BLOB) FROM events WHERE seq > ? ORDER BY seq", (after,)
+            )
+            for seq, claim, body in rows:
+                yield claim, unseal(seq, claim, body)
 
     def counters(self) -> dict[tuple[int, int, int, int], int]:
         """Return every counter by campaign number, kind (``schema.COUNT_...``), prize number and local date."""

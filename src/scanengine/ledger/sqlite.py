@@ -17,11 +17,10 @@ from scanengine.errors import LedgerFormatError, LedgerUnavailableError
 from scanengine.ledger import queries, schema
 from scanengine.ledger.batch import Batch, save_marks
 from scanengine.ledger.calls import Calls
+from scanengine.ledger.checks import check_adjustment, check_events, check_reader_name, check_repeated
 from scanengine.ledger.protocol import (
     LedgerTotals,
-    check_adjustment,
     check_claim,
-    check_events,
     check_generation,
     check_observe,
     facts_of,
@@ -152,7 +151,7 @@ class SqliteLedger:
         return facts_of(None if answers is None else answers[0])
 
     def adjust(self, adjustment: Adjustment) -> bool:
-        """Apply an adjustment; False if its id was applied before."""
+        """Apply an adjustment; False if it was applied before."""
         check_adjustment(adjustment)
         return self._calls.run(lambda: self._adjust(adjustment))
 
@@ -163,7 +162,13 @@ class SqliteLedger:
 
     def register_reader(self, name: str) -> None:
         """Make sure that no event is trimmed before this reader has acknowledged it; again is no change."""
+        check_reader_name(name)
         self._calls.run(lambda: self._acknowledge(lambda: queries.add_reader(self._connection, name)))
+
+    def remove_reader(self, name: str) -> None:
+        """Keep no event for this reader any longer; again, or of an unknown one, is no change."""
+        check_reader_name(name)
+        self._calls.run(lambda: self._acknowledge(lambda: queries.drop_reader(self._connection, name)))
 
     def events(self, reader: str, after: int, limit: int) -> list[Event]:
         """Return at most ``limit`` events with ``seq`` above ``after``, in order.
@@ -172,11 +177,13 @@ class SqliteLedger:
         -----
         Reads beside the writing thread; claims do not wait for it.
         """
+        check_reader_name(reader)
         check_events(after, limit)
         return self._read(lambda: queries.read_events(self._reading, reader, after, limit))
 
     def ack(self, reader: str, up_to: int) -> None:
         """Acknowledge all events up to ``up_to``; what all readers have acknowledged is trimmed soon after."""
+        check_reader_name(reader)
         self._calls.run(lambda: self._acknowledge(lambda: queries.acknowledge(self._connection, reader, up_to)))
 
     def totals(self) -> LedgerTotals:
@@ -235,9 +242,12 @@ class SqliteLedger:
 
     def _adjust(self, adjustment: Adjustment) -> bool:
         state = self._alive()
-        if queries.has_adjustment(self._connection, adjustment.id):
+        earlier = queries.read_adjustment(self._connection, adjustment.id)
+        if earlier is not None:
+            check_repeated(adjustment, earlier)
             return False
         book = state.book(adjustment.campaign)
+        check_adjustment(adjustment, book.added(adjustment))
         number = book.number or len(state.campaigns) + 1
         is_new = not book.number
         self._write(lambda: queries.add_adjustment(self._connection, adjustment, number, is_new_campaign=is_new))

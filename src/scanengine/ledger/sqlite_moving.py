@@ -10,16 +10,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final
 
-import msgspec
-
 from scanengine.errors import LedgerFormatError, LedgerUnavailableError
 from scanengine.ledger import schema
 from scanengine.ledger.lines import Adjusted, Campaign, Claims, Events, Part, Reader, Scans
 from scanengine.ledger.protocol import LedgerMarks, LedgerReader
 from scanengine.ledger.reader import SqliteReader
+from scanengine.ledger.sealing import seal
 
 _COMPANIONS: Final = ("-wal", "-shm", "-journal")
-_encode: Final = msgspec.json.Encoder().encode
 
 
 @contextmanager
@@ -126,7 +124,7 @@ class SqliteTarget:
                     schema.insert_rows(connection, "claims" if isinstance(part, Claims) else "scans", 2, values)
                 case Events(rows):
                     for claim, event in rows:
-                        values += (event.seq, claim, _encode(event).decode())
+                        values += (event.seq, claim, seal(event))
                     schema.insert_rows(connection, "events", 3, values)
 
     def reader(self) -> LedgerReader:

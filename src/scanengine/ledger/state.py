@@ -73,6 +73,10 @@ class Book:
         """Return the units of a prize added by adjustments."""
         return self.extra_units.get(prize, 0)
 
+    def added(self, adjustment: Adjustment) -> int:
+        """Return what earlier adjustments have added to what this one adds to."""
+        return self.extra_stock(adjustment.prize) if adjustment.action == "stock" else self.extra_budget
+
     def claims_of(self, user_hash: int, date: int) -> int:
         """Return the recorded claims of a person, on one date or (0) on all."""
         if not date:

@@ -9,14 +9,12 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Generic
 
-from scanengine.ledger.waiting import Answer, Awaited, Port, Request, ask_in_parts
+from scanengine.ledger.waiting import Answer, Awaited, Port, Request, parts_of
 
 WAITING_MAX: Final = 20_000
 """Requests that may wait; more are answered at once that their outcome is unknown, and nothing is sent for them."""
 IN_FLIGHT: Final = 2
 """Batches on their way at a time: while the server works on one, the next is packed or unpacked here."""
-ASKED_MAX: Final = 4_096
-"""Requests of one call that wait at once, so that one large call does not take the room of all others."""
 
 _log = logging.getLogger(__name__)
 
@@ -72,11 +70,18 @@ class Channel(Generic[Request, Answer]):
         return call.future
 
     async def ask(self, requests: Sequence[Request]) -> list[Answer | None]:
-        """Return the answers in order, None for each that is not known within the deadline of its part."""
+        """Return the answers in order, None for each that is not known within the deadline of its part.
+
+        The next part is sent when the one before is answered: batches that are on their way together may arrive the
+        other way round. After a part of which nothing is known no other is sent.
+        """
         answers: list[Answer | None] = []
-        for start in range(0, len(requests), ASKED_MAX):
-            answers += await ask_in_parts(self.begin, requests[start : start + ASKED_MAX], self._batch_max)
-        return answers
+        for part in parts_of(requests, self._batch_max):
+            known = await self.begin(part)
+            if known is None:
+                break
+            answers += known
+        return answers + [None] * (len(requests) - len(answers))
 
     def finish(self) -> None:
         """Answer what was asked, then end, which sets :attr:`ended`; in the loop itself."""

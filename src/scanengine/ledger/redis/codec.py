@@ -1,4 +1,4 @@
-"""Bytes between this process and the functions of the library: requests, answers, records, events.
+"""Bytes between this process and the functions of the library: requests, answers, records.
 
 The layouts are drawn in ``scan_v1.lua``, which reads the requests and writes everything else.
 """
@@ -15,6 +15,7 @@ import msgspec
 
 from scanengine.errors import LedgerFormatError
 from scanengine.ledger.protocol import check_claim
+from scanengine.ledger.redis.events import pack_said
 from scanengine.ledger.redis.keys import BUCKET_BITS, BUCKET_MASK, Keys
 from scanengine.model import (
     NO_PRIZE,
@@ -22,7 +23,6 @@ from scanengine.model import (
     CampaignTerms,
     ClaimRequest,
     ClaimStatus,
-    Event,
     ObserveRequest,
     Receipt,
     Role,
@@ -44,8 +44,6 @@ _GENERATION: Final = Struct("<I")
 _RECORD: Final = Struct("<QQ6sI")
 _RECORD_NUMBERS: Final = b"\x99"
 """Makes one MessagePack array of the nine numbers at the end of a record."""
-_EVENT_PARTS: Final = b"\x9a"
-"""Makes one of the nine numbers of an event and of what the client said."""
 
 _REPLAYED, _TAKEN, _SEEN = 2, 3, 11
 _STATUSES: Final = {
@@ -199,7 +197,7 @@ class Encoder:
                     _REQUEST.pack(
                         _LOOK, item & BUCKET_MASK, 0, request.counts_scan, 0, 0, 0, 0, request.now_ms, NO_RULE,
                         NO_PRIZE, 0, request.visit_hash,
-                    ) + _encode(("", item, "", "", "", "", 0, None, 0, ""))
+                    ) + pack_said(("", item, "", "", "", "", 0, None, 0, ""))
                 )  # fmt: skip
                 continue
             rule, drawn = NO_RULE, NO_PRIZE
@@ -225,7 +223,7 @@ class Encoder:
                 _REQUEST.pack(
                     _CLAIM, item & BUCKET_MASK, request.party.value, request.counts_scan, index, person,
                     request.generation, date, request.now_ms, rule, drawn, request.user_hash, request.visit_hash,
-                ) + _encode((
+                ) + pack_said((
                     request.claim_id, item, request.batch, request.product, request.user, _ROLES[request.role],
                     request.region, campaign, request.generation, request.visit,
                 ))
@@ -331,26 +329,6 @@ def _recorded(
         claim.unit, scan,
     )  # fmt: skip
     return receipt, True
-
-
-def decode_event(seq: int, packed: bytes) -> tuple[int, Event]:
-    """Return the number of the event's claim (0 for a scan) and the event.
-
-    Raises
-    ------
-    LedgerFormatError
-        It is none.
-    """
-    try:
-        is_claim, at_ms, claims, scans, rule, drawn, prize, amount, unit, said = _decode(_EVENT_PARTS + packed)
-        id_, item, batch, product, user, role, region, campaign, generation, visit = said
-    except (ValueError, TypeError, msgspec.MsgspecError) as error:
-        raise LedgerFormatError(f"event {seq} is damaged: {error}") from error
-    event = Event(
-        id_ if is_claim else f"scan-{scans}", seq, "claim" if is_claim else "scan", at_ms, item, batch, product, user,
-        role, region, campaign, generation, rule, drawn, prize, amount, unit, id_ if is_claim else None, visit,
-    )  # fmt: skip
-    return claims if is_claim else 0, event
 
 
 def _refused(

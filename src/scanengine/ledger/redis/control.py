@@ -7,16 +7,23 @@ the epoch, and may be asked again when the connection was lost, as every questio
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 from redis.exceptions import ResponseError
 
-from scanengine.ledger.protocol import CampaignTotals, LedgerTotals, check_adjustment, check_events
-from scanengine.ledger.redis.codec import NUMBER_MAX, decode_event
+from scanengine.errors import AdjustmentError, OutboxError, UnknownReaderError
+from scanengine.ledger.checks import check_adjustment, check_events, check_reader_name, check_repeated
+from scanengine.ledger.protocol import (
+    CampaignTotals,
+    LedgerTotals,
+)
+from scanengine.ledger.redis.codec import NUMBER_MAX
+from scanengine.ledger.redis.events import decode_event
 from scanengine.ledger.redis.keys import Keys
 from scanengine.ledger.redis.link import said_by
+from scanengine.ledger.sealing import hand_out
 from scanengine.model import Adjustment, Event
 
 Call = Callable[..., Awaitable[Any]]
@@ -27,6 +34,8 @@ EVENTS_AT_ONCE: Final = 2048
 TRIM_EVENTS: Final = 4096
 """Events deleted by one call; more would keep claims waiting."""
 
+_decode_adjustment: Final = msgspec.json.Decoder(Adjustment).decode
+
 
 class Question(Protocol[Result_co]):
     """Something to ask the server, again if need be."""
@@ -36,7 +45,7 @@ class Question(Protocol[Result_co]):
 
 
 def adjust(keys: Keys, adjustment: Adjustment) -> Question[bool]:
-    """Apply an adjustment; False if its id was applied before."""
+    """Apply an adjustment; False if it was applied before, AdjustmentError if its id was for something else."""
     check_adjustment(adjustment)
     nonce = secrets.token_hex(8)  # Tells this call, asked again, from another of the same id.
 
@@ -51,8 +60,12 @@ def adjust(keys: Keys, adjustment: Adjustment) -> Question[bool]:
         except ResponseError as error:
             name, _, what = said_by(error).partition(" ")
             if name == "LEDGERRANGE":
-                raise ValueError(what) from error
+                raise AdjustmentError(what) from error
             raise
+        if not done:
+            # What was applied never changes, so it may be read a moment later.
+            held = await call("HGET", keys.adjustments, adjustment.id)
+            check_repeated(adjustment, read_adjustment(held))
         return bool(done)
 
     return ask
@@ -82,6 +95,7 @@ def announce(keys: Keys, generation: int) -> Question[int]:
 
 def register_reader(keys: Keys, name: str) -> Question[None]:
     """Register a reader; it starts at the oldest event that is still there."""
+    check_reader_name(name)
 
     async def ask(call: Call, epoch: bytes) -> None:
         await call("FCALL", "scan_v1_reader", 2, keys.meta, keys.readers, epoch, name)
@@ -89,29 +103,50 @@ def register_reader(keys: Keys, name: str) -> Question[None]:
     return ask
 
 
+def remove_reader(keys: Keys, name: str) -> Question[None]:
+    """Forget a reader, if there is one, and trim what was kept for it alone."""
+    check_reader_name(name)
+
+    async def ask(call: Call, epoch: bytes) -> None:
+        trimmed, target = -1, 0
+        while trimmed < target:
+            trimmed, target = await call(
+                "FCALL", "scan_v1_unreader", 3, keys.meta, keys.readers, keys.outbox, epoch, name, TRIM_EVENTS
+            )
+
+    return ask
+
+
 def events(keys: Keys, reader: str, after: int, limit: int) -> Question[list[Event]]:
-    """Return events in order; ValueError if there is no such reader."""
+    """Return events in order, up to the first that is damaged or missing.
+
+    UnknownReaderError if there is no such reader; DamagedEventError if the very first event is damaged or missing.
+    """
+    check_reader_name(reader)
     check_events(after, limit)
 
     async def ask(call: Call, epoch: bytes) -> list[Event]:
         if not await call("HEXISTS", keys.readers, reader):
-            raise _no_reader(reader)
-        found: list[Event] = []
-        start = after
-        while len(found) < limit and start < NUMBER_MAX:
+            raise UnknownReaderError(reader)
+        newest = int(await call("HGET", keys.meta, "events") or 0)
+        found: list[Any] = []
+        start = f"{after + 1}-0"
+        while len(found) < limit and after < NUMBER_MAX:
             count = min(limit - len(found), EVENTS_AT_ONCE)
-            entries = await call("XRANGE", keys.outbox, f"{start + 1}-0", "+", "COUNT", count)
-            found += [event for _, event in read_entries(entries)]
+            entries = await call("XRANGE", keys.outbox, start, "+", "COUNT", count)
+            found += entries
             if len(entries) < count:
                 break
-            start = found[-1].seq
-        return found
+            start = "(" + entries[-1][0].decode()
+        trimmed = int(await call("HGET", keys.meta, "trimmed") or 0)
+        return hand_out((event for _, event in read_entries(found)), after, limit, newest=newest, trimmed=trimmed)
 
     return ask
 
 
 def acknowledge(keys: Keys, reader: str, up_to: int) -> Question[None]:
-    """Move a reader's mark forward; ValueError if there is no such reader, or no such event yet."""
+    """Move a reader's mark forward; OutboxError if there is no such reader, or no such event yet."""
+    check_reader_name(reader)
 
     async def ask(call: Call, epoch: bytes) -> None:
         trimmed, target = -1, 0
@@ -123,9 +158,9 @@ def acknowledge(keys: Keys, reader: str, up_to: int) -> Question[None]:
             except ResponseError as error:
                 name, _, newest = said_by(error).partition(" ")
                 if name == "LEDGERREADER":
-                    raise _no_reader(reader) from error
+                    raise UnknownReaderError(reader) from error
                 if name == "LEDGERAHEAD":
-                    raise ValueError(
+                    raise OutboxError(
                         f"reader {reader!r} acknowledges up to {up_to}, but the newest event is {newest}"
                     ) from error
                 raise
@@ -147,9 +182,15 @@ def totals(keys: Keys) -> Question[LedgerTotals]:
     return ask
 
 
-def read_entries(entries: Sequence[Any]) -> list[tuple[int, Event]]:
-    """Return number of the claim and event of entries of the outbox."""
-    return [decode_event(int(id_.partition(b"-")[0]), fields[1]) for id_, fields in entries]
+def read_entries(entries: Iterable[Any]) -> Iterator[tuple[int, Event]]:
+    """Yield number of the claim and event of entries of the outbox; DamagedEventError at one that is damaged."""
+    for id_, fields in entries:
+        yield decode_event(int(id_.partition(b"-")[0]), fields[1])
+
+
+def read_adjustment(held: bytes) -> Adjustment:
+    """Return an adjustment as it is kept, after its number and the nonce of its call."""
+    return _decode_adjustment(held.split(b" ", 2)[2])
 
 
 def read_campaigns(reply: Sequence[bytes]) -> dict[int, str]:
@@ -200,7 +241,3 @@ def _campaign_totals(name: str, held: dict[bytes, bytes]) -> CampaignTotals:
         extra_stock=numbered(b"stock"),
         extra_budget=int(held.get(b"budget", 0)),
     )
-
-
-def _no_reader(reader: str) -> ValueError:
-    return ValueError(f"no reader {reader!r} is registered: register it before its first event")

@@ -10,6 +10,7 @@ Durability is read from the server, not believed: from its configuration, on eve
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Final
 
@@ -18,6 +19,8 @@ from scanengine.errors import SettingsError
 CONFIG_NAMES: Final = ("appendonly", "appendfsync", "no-appendfsync-on-rewrite", "maxmemory-policy")
 MEMORY_ALARM: Final = 0.8
 """Share of the memory in use from which on an operator is told."""
+
+_log = logging.getLogger(__name__)
 
 _EVERYSEC: Final = {"appendonly": ("yes",), "appendfsync": ("everysec", "always"), "maxmemory-policy": ("noeviction",)}
 _STRICT: Final = {**_EVERYSEC, "appendfsync": ("always",), "no-appendfsync-on-rewrite": ("no",)}
@@ -55,6 +58,7 @@ class Health:
         self.refusal: str | None = None
         self.fault: str | None = None
         self.alarms: tuple[str, ...] = ()
+        self._was_there = False
 
     @property
     def trouble(self) -> str | None:
@@ -63,6 +67,11 @@ class Health:
 
     def tell(self, away: str | None) -> None:
         """Take up why there is no connection, or None that there is one."""
+        if away is not None and self.away is None and self._was_there:
+            _log.warning("the ledger is away, claims are pending until it is back: %s", away)
+        elif away is None and self.away is not None and self._was_there:
+            _log.warning("the ledger is back")
+        self._was_there = self._was_there or away is None
         self.away = away
 
     def learn(self, config: Mapping[str, str] | None, info: Mapping[str, str]) -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
@@ -23,6 +22,7 @@ from typing import Any, Final, TypeVar
 from redis.exceptions import ResponseError
 
 from scanengine.errors import LedgerUnavailableError, ScanEngineError
+from scanengine.ledger.processes import process_number
 from scanengine.ledger.protocol import LedgerTotals, check_generation, check_observe, facts_of, receipts_of
 from scanengine.ledger.redis import control
 from scanengine.ledger.redis.asking import Asker
@@ -108,7 +108,7 @@ class RedisLedger:
         self._drops_events = outbox == "drop"
         self._encoder = Encoder(self._keys, outbox=outbox or "keep", scan_events=scan_events)
         self._channels: dict[asyncio.AbstractEventLoop, Channel[_Request, _Answer]] = {}
-        self._process = os.getpid()
+        self._process = process_number()
         self._is_closed = False
         self._lock = threading.Lock()
         self._background = Background()
@@ -179,7 +179,7 @@ class RedisLedger:
         return facts_of((answers or [None])[0])
 
     def adjust(self, adjustment: Adjustment) -> bool:
-        """Apply an adjustment; False if its id was applied before."""
+        """Apply an adjustment; False if it was applied before."""
         return self._control(control.adjust(self._keys, adjustment))
 
     def announce(self, generation: int) -> None:
@@ -190,6 +190,10 @@ class RedisLedger:
     def register_reader(self, name: str) -> None:
         """Make sure that no event is trimmed before this reader has acknowledged it; again is no change."""
         self._control(control.register_reader(self._keys, name))
+
+    def remove_reader(self, name: str) -> None:
+        """Keep no event for this reader any longer; again, or of an unknown one, is no change."""
+        self._control(control.remove_reader(self._keys, name))
 
     def events(self, reader: str, after: int, limit: int) -> list[Event]:
         """Return at most ``limit`` events with ``seq`` above ``after``, in order."""
@@ -232,7 +236,7 @@ class RedisLedger:
         """Return the channel of the running loop."""
         loop = asyncio.get_running_loop()
         channel = self._channels.get(loop)
-        if channel is None or self._is_closed or os.getpid() != self._process:
+        if channel is None or self._is_closed or process_number() != self._process:
             self._check_process()  # Before the lock, which another thread may have held when this process was forked.
             with self._lock:
                 channel = self._open_channel(loop)
@@ -340,10 +344,10 @@ class RedisLedger:
             raise LedgerUnavailableError("the ledger is closed")
 
     def _check_process(self) -> None:
-        if os.getpid() != self._process:
+        if process_number() != self._process:
             raise LedgerUnavailableError(
                 f"the ledger was opened by process {self._process} and cannot be used after a fork; "
-                f"open it in process {os.getpid()} instead"
+                f"open it in process {process_number()} instead"
             )
 
     def _check_look(self, request: ObserveRequest) -> None:

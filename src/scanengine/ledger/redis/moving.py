@@ -20,10 +20,11 @@ from scanengine.ledger.lines import Adjusted, Campaign, Claims, Events, Part, Re
 from scanengine.ledger.protocol import LedgerMarks, LedgerReader
 from scanengine.ledger.redis.codec import NUMBER_MAX, StoredClaim
 from scanengine.ledger.redis.control import read_hash
+from scanengine.ledger.redis.events import encode_event
 from scanengine.ledger.redis.keys import BUCKET_ITEMS, BUCKET_MASK, Keys
 from scanengine.ledger.redis.reader import FORMAT, RedisReader
 from scanengine.ledger.redis.wire import Command, Wire
-from scanengine.model import Adjustment, Event
+from scanengine.model import Adjustment
 
 _COMMANDS_AT_ONCE: Final = 512
 _KINDS: Final = {schema.COUNT_CLAIMS: "claims", schema.COUNT_AWARDS: "awards", schema.COUNT_MONEY: "money"}
@@ -62,7 +63,6 @@ class RedisTarget:
         self._marks: LedgerMarks | None = None
         self._adjustments = 0
         self._claims_told = 0
-        self._scans_told = 0
 
     def __enter__(self) -> RedisTarget:
         return self
@@ -120,7 +120,10 @@ class RedisTarget:
                 commands = self._scans(part)
             case Events(rows):
                 outbox = self._keys.outbox
-                commands = [("XADD", outbox, f"{event.seq}-0", "e", self._event(claim, event)) for claim, event in rows]
+                commands = []
+                for claim, event in rows:
+                    self._claims_told = claim or self._claims_told
+                    commands.append(("XADD", outbox, f"{event.seq}-0", "e", encode_event(self._claims_told, event)))
         for start in range(0, len(commands), _COMMANDS_AT_ONCE):
             holder, *_ = self._wire.ask_many(
                 [("HGET", self._keys.meta, "importing"), *commands[start : start + _COMMANDS_AT_ONCE]]
@@ -222,22 +225,6 @@ class RedisTarget:
                 (visit_hash.to_bytes(8, "little"), _VISIT.pack(number, _time(at_ms), seq))
             )
         return _hashes(buckets) + _hashes(visits)
-
-    def _event(self, claim: int, event: Event) -> bytes:
-        """Return an event as the functions write it."""
-        if claim:
-            self._claims_told = claim
-        else:
-            self._scans_told = int(event.id.rpartition("-")[2])
-        numbers = (
-            int(claim > 0), event.at, self._claims_told, self._scans_told, event.rule, event.drawn, event.prize,
-            event.amount, event.unit,
-        )  # fmt: skip
-        said = (
-            event.claim or "", event.item, event.batch, event.product, event.user, event.role, event.region,
-            event.campaign, event.generation, event.visit,
-        )  # fmt: skip
-        return _pack((*numbers, said))[1:]
 
 
 def _hashes(hashes: dict[bytes, list[bytes | str | int]]) -> list[Command]:

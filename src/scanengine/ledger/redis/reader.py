@@ -20,14 +20,15 @@ from scanengine.errors import LedgerFormatError, LedgerUnavailableError
 from scanengine.ledger import schema
 from scanengine.ledger.counting import count_up, group
 from scanengine.ledger.protocol import LedgerMarks, LedgerTotals
-from scanengine.ledger.records import CLAIM_DTYPE, SCAN_DTYPE
+from scanengine.ledger.records import CLAIM_DTYPE, SCAN_DTYPE, ClaimRecord
 from scanengine.ledger.redis.codec import StoredClaim
-from scanengine.ledger.redis.control import read_campaigns, read_entries, read_hash, read_totals
+from scanengine.ledger.redis.control import read_adjustment, read_campaigns, read_hash, read_totals
+from scanengine.ledger.redis.events import decode_event
 from scanengine.ledger.redis.health import CONFIG_NAMES, Health, parse_info
 from scanengine.ledger.redis.keys import BUCKET_ITEMS, BUCKET_MASK, Keys
 from scanengine.ledger.redis.records import claims_of, in_order, people_of, scans_of
 from scanengine.ledger.redis.wire import TIMEOUT_S, Command, Wire
-from scanengine.model import Adjustment, Event, ScanFacts
+from scanengine.model import Adjustment, Event, Party, ScanFacts
 
 FORMAT: Final = b"1"
 """Format of the keys and records, as the field ``format`` of meta says it."""
@@ -38,8 +39,6 @@ _KEYS_AT_ONCE: Final = 256
 _EVENTS_AT_ONCE: Final = 2048
 _ROWS_AT_ONCE: Final = 1 << 16
 _KINDS: Final = {b"claims": schema.COUNT_CLAIMS, b"awards": schema.COUNT_AWARDS, b"money": schema.COUNT_MONEY}
-
-_decode_adjustment: Final = msgspec.json.Decoder(Adjustment).decode
 
 
 class _Moment(NamedTuple):
@@ -144,6 +143,29 @@ class RedisReader:
                     return ScanFacts(1, claim.at_ms, 0)
         return ScanFacts(0, None, 0)
 
+    def claim_of(self, item: int, party: Party) -> ClaimRecord | None:
+        """Return the recorded claim of an item and party, or None; without the running numbers of the person."""
+        field = party * BUCKET_ITEMS + (item & BUCKET_MASK)
+        packed = self._wire.ask("HGET", self._keys.bucket_of(item), field)
+        if packed is None:
+            return None
+        found = StoredClaim.unpack(packed)
+        return ClaimRecord(
+            item, found.user_hash, found.visit_hash, found.at_ms, found.money, found.campaign, found.generation,
+            found.local_date, found.unit, 0, 0, found.rule, found.drawn, found.prize, party, found.is_first_scan,
+        )  # fmt: skip
+
+    def person(self, campaign: str, user_hash: int) -> tuple[int, int, int]:
+        """Return a person's recorded claims in a campaign: in all, newest local date, on that date."""
+        numbers = {name: number for number, name in self.campaigns().items()}
+        if campaign not in numbers:
+            return 0, 0, 0
+        key = self._keys.person(numbers[campaign], user_hash)
+        ((_, total, date, day, _),) = people_of(self._keys.people, [key], [self._wire.ask("GET", key)], 0)[
+            ["campaign", "total", "date", "day", "claims"]
+        ].tolist()
+        return total, date, day
+
     def claims(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.void]]]:
         """Yield the claims in order, some ten thousand at a time: row numbers (n,), records (n,) of ``CLAIM_DTYPE``."""
         newest = self._now().number(b"claims")
@@ -190,7 +212,8 @@ class RedisReader:
         trimmed = int(self._wire.ask("HGET", self._keys.meta, "trimmed") or 0)
         start = f"{max(after, trimmed) + 1}"
         while entries := self._wire.ask("XRANGE", self._keys.outbox, start, newest, "COUNT", _EVENTS_AT_ONCE):
-            yield from read_entries(entries)
+            for id_, fields in entries:
+                yield decode_event(int(id_.partition(b"-")[0]), fields[1])
             start = "(" + entries[-1][0].decode()
 
     def counters(self) -> dict[tuple[int, int, int, int], int]:
@@ -212,8 +235,8 @@ class RedisReader:
     def adjustments(self) -> list[Adjustment]:
         """Return the adjustments in the order in which they were applied."""
         with _explained():
-            parts = [value.split(b" ", 2) for value in self._now().adjustments[1::2]]
-            return [_decode_adjustment(body) for _, _, body in sorted(parts, key=lambda part: int(part[0]))]
+            held = sorted(self._now().adjustments[1::2], key=lambda value: int(value.partition(b" ")[0]))
+            return [read_adjustment(value) for value in held]
 
     def campaigns(self) -> dict[int, str]:
         """Return the ids of campaigns by their numbers in the records."""

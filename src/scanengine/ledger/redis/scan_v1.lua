@@ -254,14 +254,15 @@ local function add_scan(batch, item, visit, time, count, first)
     table.insert(item.new_scans, struct.pack('<I4I6I4', count, time, batch.meta.scans))
 end
 
--- An event is MessagePack: kind (1 claim, 0 scan), time, number of claims so far, number of scans so far, rule, drawn,
--- prize, amount, unit, and what the client said.
+-- An event is MessagePack: kind (1 claim, 0 scan), time, number of claims so far, number of the scan (0 of a claim), rule,
+-- drawn, prize, amount, unit, and what the client said, which ends with a check value of its own.
 local function add_event(batch, blob, kind, time, rule, drawn, prize, amount, unit)
     local meta = batch.meta
     meta.events = meta.events + 1
     table.insert(batch.events, digits(meta.events) .. '-0')
+    local scan = kind == 1 and 0 or meta.scans
     table.insert(batch.events,
-        cmsgpack.pack(kind, time, meta.claims, meta.scans, rule, drawn, prize, amount, unit) .. blob)
+        cmsgpack.pack(kind, time, meta.claims, scan, rule, drawn, prize, amount, unit) .. blob)
 end
 
 local function answer(status, time, first, count, number, record)
@@ -528,8 +529,8 @@ local function adjust(keys, args)
     if not string.match(before, '^%d+$') then
         refuse('LEDGERDAMAGED ' .. field .. ' of a campaign is no number')
     end
-    if is_amount and tonumber(before) + tonumber(amount) > 4.6e18 then
-        refuse('LEDGERRANGE the adjustments of ' .. field .. ' would exceed 2^62')
+    if is_amount and tonumber(before) + tonumber(amount) > NUMBER_MAX then
+        refuse('LEDGERRANGE the adjustments of ' .. field .. ' would exceed 2^53 - 1')
     end
     redis.call('HSET', keys[2], id, seq .. ' ' .. nonce .. ' ' .. body)
     if is_amount then
@@ -554,15 +555,14 @@ local function plan_trim(meta, outbox, up_to, most)
     if trimmed <= meta.trimmed then
         return meta.trimmed
     end
-    local last = redis.call('XREVRANGE', outbox, digits(trimmed), '-', 'COUNT', 1)
-    if not last[1] then
-        return trimmed
+    -- A damaged event says nothing, and must not keep those before it for ever: the one before it does.
+    for _, entry in ipairs(redis.call('XREVRANGE', outbox, digits(trimmed), '-', 'COUNT', 8)) do
+        local is_read, _, _, claims = pcall(cmsgpack.unpack, entry[2][2])
+        if is_read and type(claims) == 'number' then
+            return trimmed, claims
+        end
     end
-    local _, _, claims = cmsgpack.unpack(last[1][2][2])
-    if type(claims) ~= 'number' then
-        refuse('LEDGERDAMAGED event ' .. last[1][1])
-    end
-    return trimmed, claims
+    return trimmed
 end
 
 local function trim(meta, outbox, trimmed, claims)
@@ -585,6 +585,30 @@ local function drop(keys, args)
     return {trimmed, up_to}
 end
 
+-- The oldest of the marks of all readers but one, starting from another mark.
+local function lowest_mark(readers_key, but, mark)
+    local readers = redis.call('HGETALL', readers_key)
+    for i = 1, #readers, 2 do
+        if readers[i] ~= but then
+            mark = math.min(mark, tonumber(readers[i + 1]))
+        end
+    end
+    return mark
+end
+
+-- KEYS: meta, readers, outbox. ARGV: epoch, reader, most events to trim. Forgets a reader, and trims what was kept for it
+-- alone. Returns how far events are trimmed, and how far they may be.
+local function remove_reader(keys, args)
+    local meta = read_meta(keys[1], args[1])
+    local others = redis.call('HLEN', keys[2]) - redis.call('HEXISTS', keys[2], args[2])
+    -- Nobody is left who has read them: what becomes of events then is not for this call to say.
+    local lowest = others > 0 and lowest_mark(keys[2], args[2], meta.events) or meta.trimmed
+    local trimmed, claims = plan_trim(meta, keys[3], lowest, tonumber(args[3]))
+    redis.call('HDEL', keys[2], args[2])
+    trim(meta, keys[3], trimmed, claims)
+    return {trimmed, lowest}
+end
+
 -- KEYS: meta, readers, outbox. ARGV: epoch, reader, up to, most events to trim. Returns how far events are trimmed, and
 -- how far they may be.
 local function acknowledge(keys, args)
@@ -597,13 +621,7 @@ local function acknowledge(keys, args)
     if up_to < 0 or up_to > meta.events then
         refuse('LEDGERAHEAD ' .. digits(meta.events))
     end
-    local lowest = math.max(tonumber(acked), up_to)
-    local readers = redis.call('HGETALL', keys[2])
-    for i = 1, #readers, 2 do
-        if readers[i] ~= reader then
-            lowest = math.min(lowest, tonumber(readers[i + 1]))
-        end
-    end
+    local lowest = lowest_mark(keys[2], reader, math.max(tonumber(acked), up_to))
     local trimmed, claims = plan_trim(meta, keys[3], lowest, most)
     if up_to > tonumber(acked) then
         redis.call('HSET', keys[2], reader, digits(up_to))
@@ -627,6 +645,7 @@ redis.register_function('scan_v1_open', open)
 redis.register_function('scan_v1_announce', announce)
 redis.register_function('scan_v1_adjust', adjust)
 redis.register_function('scan_v1_reader', register_reader)
+redis.register_function('scan_v1_unreader', remove_reader)
 redis.register_function('scan_v1_ack', acknowledge)
 redis.register_function('scan_v1_drop', drop)
 redis.register_function{function_name = 'scan_v1_totals', callback = totals, flags = {'no-writes'}}
