@@ -275,6 +275,7 @@ def test_publishing_syncs_the_file_before_its_name_and_then_the_folder(
     ("table", "metadata"),
     [
         (CodeTable, {"label": "a", "slot": 32, "serial_start": 0, "count": 1}),
+        (CodeTable, {"label": "a", "slot": 1, "serial_start": 0, "count": 1, "test": "yes"}),
         (CodeTable, {"label": "a", "slot": 1, "serial_start": 2**40, "count": 1}),
         (CodeTable, {"label": "a", "slot": 1, "serial_start": 0, "count": 0}),
         (CodeTable, {"label": "a", "slot": 1, "serial_start": -1, "count": 9}),

@@ -229,12 +229,12 @@ def test_columns_that_do_not_fit_are_refused(impl: ModuleType, role: Any, region
 @both
 @pytest.mark.parametrize(
     "codes",
-    [np.zeros((2, 19), np.uint8), np.zeros(20, np.uint8), np.zeros((2, 20), np.int8), np.zeros((1, 2, 20), np.uint8)],
+    [np.zeros((2, 65), np.uint8), np.zeros(20, np.uint8), np.zeros((2, 20), np.int8), np.zeros((1, 2, 20), np.uint8)],
     ids=lambda codes: f"{codes.dtype}{codes.shape}",
 )
 def test_codes_of_another_shape_are_refused(impl: ModuleType, codes: Any) -> None:
     seen = observe(ResolverSpec().build(impl).resolve_many, codes, NOW_MS, 0, 0)
-    assert seen == ("error", "ValueError", "codes must be uint8 of shape (n, 20)")
+    assert seen == ("error", "ValueError", "codes must be uint8 of shape (n, 20), or of another width from 1 to 64")
 
 
 @both

@@ -262,10 +262,9 @@ def test_nothing_to_decide_is_decided(world: World) -> None:
 @pytest.mark.parametrize(
     "codes",
     [
-        np.zeros(3, "S19"),
-        np.zeros(3, "S21"),
+        np.zeros(3, "S65"),
         np.zeros(3, "U20"),
-        np.zeros((3, 19), np.uint8),
+        np.zeros((3, 65), np.uint8),
         np.zeros(20, np.uint8),
         np.zeros((1, 3, 20), np.uint8),
         np.zeros((3, 20), np.int64),

@@ -16,7 +16,7 @@ from helpers import ranges
 from scanengine.errors import AssignmentError, TableClosedError, TableFormatError
 from scanengine.model import Scene, SegmentState
 from scanengine.tables.container import KIND_SCENE, write_container
-from scanengine.tables.scenes import ALWAYS_MS, Profile, SceneTable, Segments
+from scanengine.tables.scenes import ALWAYS_MS, LINK_CHARS_MAX, Profile, SceneTable, Segments, link_fault
 
 BLANK = Profile()
 LOTS = [Profile(lot=lot) for lot in "ABC"]
@@ -140,6 +140,57 @@ def test_a_profile_that_could_not_be_read_is_not_written(tmp_path: Path, profile
     with pytest.raises(AssignmentError):
         Segments.blank(10, profile).write(tmp_path / "cola@1.scenes", "cola", 1)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        "https://brand.example/欢迎?code={code}&from=scan",
+        "HTTP://brand.example",
+        "https://品牌.example:8443/#/{code}",
+        "http://[2001:db8::1]/a%20b?x={code}&y={code}",
+        "https://a.example/" + "x" * (LINK_CHARS_MAX - 18),
+    ],
+)
+def test_an_address_on_the_web_is_a_landing_link(link: str) -> None:
+    assert link_fault(link) is None
+
+
+@pytest.mark.parametrize(
+    ("link", "found"),
+    [
+        ("javascript:alert(1)", "found 'javascript:'"),
+        ("data:text/html,x", "found 'data:'"),
+        ("weixin://dl/business", "found 'weixin:'"),
+        ("//brand.example/x", "found no scheme"),
+        ("www.brand.example/{code}", "found no scheme"),
+        ("brand.example:80/x", "found 'brand.example:'"),
+        ("/x", "found no scheme"),
+        ("https:///x", "found no host"),
+        ("https:brand.example", "found no host"),
+        ("https://:80/", "found no host"),
+        ("https://./", "found no host"),
+        ("https://brand.example:99999/", "found Port out of range"),
+        ("https://[brand/", "found Invalid IPv6 URL"),
+        ("https://brand.example@evil.example/", "found a user name"),
+        ("https://brand.example\\@evil.example/", "found '\\\\'"),
+        ("https://brand.example/ x", "found ' '"),
+        (" https://brand.example/", "found ' '"),
+        ("java\nscript:alert(1)", "found '\\n'"),
+        ("https://brand.example/\r\nSet-Cookie:x", "found '\\r'"),
+        ("https://brand.example/\u202e", "found '\\u202e'"),
+        ("https://brand.example/\u3000", "found '\\u3000'"),
+        ("https://brand.example/{user}", "no other braces than {code}"),
+        ("https://brand.example/{{code}}", "no other braces than {code}"),
+        ("https://{code}.brand.example/", "none in the host"),
+        ("https://a.example/" + "x" * (LINK_CHARS_MAX - 17), "found 2,049"),
+    ],
+)
+def test_other_texts_are_no_landing_links(link: str, found: str) -> None:
+    fault = link_fault(link)
+    assert fault is not None
+    assert found in fault
+    assert len(fault) < 300
 
 
 def test_all_that_a_segment_says_comes_back(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 
 from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
+from scanengine._imported cimport text_view
 from scanengine._rules cimport rule_set_view
 from scanengine._siphash cimport siphash_key, siphash_u64
 
@@ -20,6 +21,7 @@ cdef enum ScanStatus:
     SCAN_RECALLED = 10
     SCAN_EXPIRED = 11
     SCAN_VALID = 12
+    SCAN_PRODUCT_ONLY = 13
 
 
 cdef enum SegmentStateCode:
@@ -75,7 +77,14 @@ cdef inline uint64_t code_mask(const slot_keys *keys, uint64_t tag) noexcept nog
     return siphash_u64(&keys.mask, tag) >> (64 - SERIAL_BIT_COUNT)
 
 
-cdef uint8_t CHECK_TERMS[20][32]    # CHECK_TERMS[i][d] = alpha^(19-i) * d in GF(32); filled at import.
+cdef uint8_t CHECK_TERMS[20][32]    # CHECK_TERMS[i][d] = alpha^(19-i) * d in GF(32).
+cdef uint8_t SYMBOL_OF_BYTE[256]        # Value of a letter in either case, SYMBOL_IGNORED or SYMBOL_BAD.
+cdef uint8_t LETTER_OF_SYMBOL[32]       # The upper-case letter of a value. All three are filled at import.
+
+
+# Requires: 20 bytes to read and room for 20 symbols.
+# Ensures:  True and the values of a bare code in either case, or False if a byte is no letter of the alphabet.
+cdef bint letters_read(const uint8_t *letters, uint8_t *symbols) noexcept nogil
 
 
 cdef inline uint8_t field_times_alpha(uint8_t value) noexcept nogil:
@@ -175,6 +184,25 @@ cdef class CodeKeys:
     cdef const slot_keys *keys_of(self, object slot) except NULL
 
 
+# The next two, code_check, letters_read, the symbol tables and ScanStatus are what Cython code of others may lean on
+# (docs/library.md); the rest of this file follows the core.
+
+cdef inline uint8_t keys_verify(CodeKeys keys, const uint8_t *symbols, uint64_t *item) noexcept nogil:
+    # Requires: 20 symbols below 32.
+    # Ensures:  SCAN_VALID and the item number, or the first check that failed and no item.
+    return code_verify(keys._slots, symbols, item)
+
+
+cdef inline bint keys_write(CodeKeys keys, uint64_t item, uint8_t *symbols) noexcept nogil:
+    # Requires: room for 20 symbols.
+    # Ensures:  True and the values of the code of this item, or False if the ring has no keys for its slot.
+    cdef uint64_t slot = item >> SERIAL_BIT_COUNT
+    if slot >= 32 or not keys._slots[slot].is_known:
+        return False
+    code_write(&keys._slots[slot], item, symbols)
+    return True
+
+
 cdef class SegmentMap:
     cdef segment_view view
     cdef readonly uint64_t count
@@ -183,11 +211,6 @@ cdef class SegmentMap:
     cdef const uint64_t[::1] _starts      # These three hold the buffers that `view` points into.
     cdef const uint32_t[::1] _profiles
     cdef uint32_t[::1] _buckets
-
-
-cdef class RuleSet:
-    cdef rule_set_view view
-    cdef tuple _arrays                    # Holds the buffers that `view` points into.
 
 
 cdef struct batch_view:
@@ -212,15 +235,25 @@ cdef class Resolver:
     cdef uint64_t *_item_starts
     cdef batch_view *_batches
     cdef rule_set_view *_rule_sets
+    cdef text_view *_texts                # of imported batches, in their order
+    cdef int32_t *_text_batches
+    cdef Py_ssize_t _text_count
+    cdef uint64_t _text_lengths           # of all of them together
     cdef const profile_record *_profiles
     cdef tuple _owners                    # Holds all that the pointers above borrow from.
     cdef Py_ssize_t find_batch(self, uint64_t item) noexcept nogil
     cdef void verify(self, const uint8_t *symbols, resolution *result) noexcept nogil
+    cdef bint find_text(self, const uint8_t *data, Py_ssize_t size, uint64_t hash, resolution *result) noexcept nogil
+    cdef void read(self, const uint8_t *data, Py_ssize_t size, uint64_t hash, resolution *result) noexcept nogil
+    cdef uint64_t hash_of(self, const uint8_t *data, Py_ssize_t size) noexcept nogil
+    cdef void prefetch_row(self, uint64_t hash, Py_ssize_t size, bint is_second) noexcept nogil
     cdef uint64_t offset_of(self, const resolution *found) noexcept nogil
     cdef int32_t profile_of(self, const resolution *found) noexcept nogil
-    cdef void decide(self, resolution *result, int64_t now_ms, uint8_t role, uint32_t region) noexcept nogil
+    cdef void decide(
+        self, resolution *result, int64_t now_ms, uint8_t role, uint32_t region, uint64_t gtin
+    ) noexcept nogil
     cdef void resolve_rows(
-        self, const uint8_t *letters, Py_ssize_t count, int64_t now_ms, const uint8_t[:] roles,
-        const uint32_t[:] regions, uint8_t[::1] status, uint64_t[::1] item, int32_t[::1] profile,
-        int16_t[::1] rule, int16_t[::1] drawn,
+        self, const uint8_t *letters, Py_ssize_t width, Py_ssize_t count, int64_t now_ms, const uint8_t[:] roles,
+        const uint32_t[:] regions, const uint64_t[:] gtins, uint8_t[::1] status, uint64_t[::1] item,
+        int32_t[::1] profile, int16_t[::1] rule, int16_t[::1] drawn,
     ) noexcept nogil

@@ -10,20 +10,29 @@ cimport cython
 cimport numpy as cnp
 from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memset
+from libc.string cimport memcmp, memset
 
 from scanengine._draws cimport key_read
+from scanengine._imported cimport (
+    TEXT_SIZE_MAX, TextIndex, gtin_is_right, prefetch_text, row_size, scale, text_find, text_hash, text_is_possible,
+    text_prefetch, text_view,
+)
 from scanengine._rules cimport (
-    FIELD_CODE_ITEM, FIELD_CODE_MINUTE, FIELD_CODE_PRODUCT, FIELD_CODE_REGION, FIELD_CODE_ROLE, FIELD_CODE_TIME,
-    field_value, floor_divide, local_ms, predicate_record, rule_draw, rule_find, rule_record,
-    rule_set_check, rule_set_view, scan_facts, transition_record,
+    RuleSet, array_checked, floor_divide, local_ms, region_checked, role_checked, rule_draw, rule_find, rule_record,
+    rule_set_view, scan_facts, time_checked,
 )
 
 import numpy as np
 
 # To its users the core is one module.
 from scanengine._draws import alias_draw, draw_words, permute, siphash24    # no-cython-lint
+from scanengine._imported import FAULTS_SHOWN, TEXT_BYTES_MAX, TEXTS_MAX, fill_slots, read_texts    # no-cython-lint
+from scanengine._rules import FIELD_ITEM, FIELD_MINUTE, FIELD_PRODUCT, FIELD_REGION    # no-cython-lint
+from scanengine._rules import FIELD_ROLE, FIELD_TIME    # no-cython-lint
+from scanengine._rules import PREDICATE_DTYPE, RULE_DTYPE, TRANSITION_DTYPE    # no-cython-lint
 
+# What is cimported is no name of the module by itself.
+globals().update(RuleSet=RuleSet, TextIndex=TextIndex)
 cnp.import_array()
 
 cdef extern from "Python.h":
@@ -45,22 +54,10 @@ cdef extern from *:
 
 ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"    # Crockford base 32: no I, L, O, U
 
-RULE_DTYPE = np.dtype([
-    ("predicate_start", "<u4"), ("predicate_count", "<u4"), ("column_start", "<u4"), ("column_count", "<u4"),
-    ("number", "u1"), ("mode", "u1"), ("reserved", "V6"),
-])
-PREDICATE_DTYPE = np.dtype([("field", "<u4"), ("range_start", "<u4"), ("range_count", "<u4"), ("reserved", "<u4")])
-TRANSITION_DTYPE = np.dtype([("at_ms", "<i8"), ("offset_s", "<i4"), ("reserved", "<u4")])
 PROFILE_DTYPE = np.dtype([
     ("active_from_ms", "<i8"), ("active_until_ms", "<i8"), ("gtin", "<u8"), ("rule_set", "<i4"),
     ("state", "u1"), ("scenes", "u1"), ("reserved", "V2"),
 ])
-FIELD_TIME = FIELD_CODE_TIME
-FIELD_MINUTE = FIELD_CODE_MINUTE
-FIELD_PRODUCT = FIELD_CODE_PRODUCT
-FIELD_ITEM = FIELD_CODE_ITEM
-FIELD_REGION = FIELD_CODE_REGION
-FIELD_ROLE = FIELD_CODE_ROLE
 
 cdef enum:
     # Rows of resolve_rows in flight. 16 to 64 measured alike; the block's results stay in the first-level cache.
@@ -68,10 +65,9 @@ cdef enum:
 
 cdef uint64_t NO_ITEM = <uint64_t>0xffffffffffffffff
 cdef uint64_t ITEM_SPACE = <uint64_t>1 << 55
+cdef object ZERO = 0    # the one object that nearly every call hands over; comparing numbers would cost more
+cdef uint64_t GTIN_END = 100_000_000_000_000
 cdef uint64_t SERIAL_END = <uint64_t>1 << SERIAL_BIT_COUNT
-cdef int64_t TIME_END_MS = <int64_t>1 << 62
-cdef uint8_t SYMBOL_OF_BYTE[256]
-cdef uint8_t LETTER_OF_SYMBOL[32]
 
 
 def _fill_symbol_tables():
@@ -105,16 +101,23 @@ def build_flags():
 
 cdef bint symbols_read(object text, uint8_t *symbols) except -1:
     # Ensures: True and 20 symbols, or False if the text is not 20 symbols in any accepted spelling.
-    cdef const uint8_t *data
+    cdef const uint8_t *data = text_data(text)
+    return data != NULL and spelling_read(data, len(text), symbols)
+
+
+cdef const uint8_t *text_data(object text) except? NULL:
+    # Ensures: the bytes of an ASCII text; NULL for any other text, which is no code.
+    if not isinstance(text, str):
+        raise TypeError(f"a code is a str, found {type(text).__name__}")
+    return PyUnicode_1BYTE_DATA(text) if PyUnicode_IS_ASCII(text) else NULL
+
+
+cdef bint spelling_read(const uint8_t *data, Py_ssize_t size, uint8_t *symbols) noexcept nogil:
+    # Ensures: as symbols_read.
     cdef Py_ssize_t index
     cdef int count = 0
     cdef uint8_t symbol
-    if not isinstance(text, str):
-        raise TypeError(f"a code is a str, found {type(text).__name__}")
-    if not PyUnicode_IS_ASCII(text):
-        return False
-    data = PyUnicode_1BYTE_DATA(text)
-    for index in range(len(text)):
+    for index in range(size):
         symbol = SYMBOL_OF_BYTE[data[index]]
         if symbol < 32:
             if count == CODE_SYMBOL_COUNT:
@@ -353,103 +356,10 @@ cdef class SegmentMap:
         return self._profiles[self.find(offset)]
 
 
-cdef object array_checked(object array, object dtype, str what):
-    # Ensures: a contiguous array of exactly this type; a copy only if the caller's was not contiguous.
-    if not isinstance(array, np.ndarray) or array.dtype != dtype:
-        raise TypeError(f"{what} must be an array of {dtype}")
-    return np.ascontiguousarray(array)
-
-
-cdef class RuleSet:
-    """The rules of one campaign, ready to be drawn from: predicates, alias tables and the zone's wall clock.
-
-    Parameters
-    ----------
-    draw_key : bytes
-        16 bytes.
-    rules, predicates, transitions : structured arrays
-        ``RULE_DTYPE``, ``PREDICATE_DTYPE``, ``TRANSITION_DTYPE``.
-    ranges : uint64, shape (m, 2)
-        Half-open ranges [low, high) of the predicates.
-    thresholds, aliases, outcomes : uint64, uint32, int16, shape (c,)
-        Alias tables of all rules, one after the other; an alias counts from its rule's first column. An outcome is a
-        prize number or -1.
-
-    Raises
-    ------
-    ValueError
-        Naming the first row that is wrong. After that nothing is checked again.
-    """
-
-    def __cinit__(self, draw_key, rules, predicates, ranges, thresholds, aliases, outcomes, transitions):
-        key_read(draw_key, &self.view.draw_key)
-        rules = array_checked(rules, RULE_DTYPE, "rules")
-        predicates = array_checked(predicates, PREDICATE_DTYPE, "predicates")
-        ranges = array_checked(ranges, np.dtype(np.uint64), "ranges").reshape(-1, 2)
-        thresholds = array_checked(thresholds, np.dtype(np.uint64), "thresholds")
-        aliases = array_checked(aliases, np.dtype(np.uint32), "aliases")
-        outcomes = array_checked(outcomes, np.dtype(np.int16), "outcomes")
-        transitions = array_checked(transitions, TRANSITION_DTYPE, "transitions")
-        self._arrays = (rules, predicates, ranges, thresholds, aliases, outcomes, transitions)
-        self.view.rules = <const rule_record *>cnp.PyArray_DATA(<cnp.ndarray>rules)
-        self.view.predicates = <const predicate_record *>cnp.PyArray_DATA(<cnp.ndarray>predicates)
-        self.view.ranges = <const uint64_t *>cnp.PyArray_DATA(<cnp.ndarray>ranges)
-        self.view.thresholds = <const uint64_t *>cnp.PyArray_DATA(<cnp.ndarray>thresholds)
-        self.view.aliases = <const uint32_t *>cnp.PyArray_DATA(<cnp.ndarray>aliases)
-        self.view.outcomes = <const int16_t *>cnp.PyArray_DATA(<cnp.ndarray>outcomes)
-        self.view.transitions = <const transition_record *>cnp.PyArray_DATA(<cnp.ndarray>transitions)
-        rule_set_check(
-            &self.view, len(rules), len(predicates), len(ranges), len(thresholds), len(aliases), len(outcomes),
-            len(transitions))
-        self.view.rule_count = len(rules)
-        self.view.transition_count = len(transitions)
-
-    def decide(self, item, now_ms, role, region, gtin):
-        """Return (rule number, prize number or -1) of the first rule that holds; (-1, -1) if none does."""
-        cdef scan_facts scan
-        cdef const rule_record *rule
-        time_checked(now_ms)
-        if not 0 <= item < ITEM_SPACE:
-            raise ValueError(f"an item is below 2**55, found {item}")
-        scan.item = item
-        scan.now_ms = now_ms
-        scan.role = role_checked(role)
-        scan.region = region_checked(region)
-        scan.gtin = gtin
-        rule = rule_find(&self.view, &scan)
-        if rule == NULL:
-            return -1, -1
-        return rule.number, rule_draw(&self.view, rule, scan.item)
-
-    def local_date(self, now_ms):
-        """Return the local day, days since 1970-01-01."""
-        time_checked(now_ms)
-        return floor_divide(local_ms(&self.view, now_ms), 86_400_000)
-
-    def local_minute(self, now_ms):
-        """Return the minute of the local day, 0 to 1439."""
-        cdef scan_facts scan
-        time_checked(now_ms)
-        scan.now_ms = now_ms
-        return field_value(&self.view, &scan, FIELD_CODE_MINUTE)
-
-
-cdef int64_t time_checked(object now_ms) except -1:
-    if not 0 <= now_ms < TIME_END_MS:
-        raise ValueError(f"a time is 0 to 2**62 milliseconds since 1970, found {now_ms}")
-    return now_ms
-
-
-cdef int role_checked(object role) except -1:
-    if not 0 <= role <= 4:
-        raise ValueError(f"a role is 0 to 4, found {role}")
-    return role
-
-
-cdef int region_checked(object region) except -1:
-    if not 0 <= region <= 999_999:
-        raise ValueError(f"a region is a six-digit code, found {region}")
-    return region
+cdef int64_t gtin_checked(object gtin) except -1:
+    if not 0 <= gtin < GTIN_END:
+        raise ValueError(f"a GTIN has at most 14 digits, found {gtin}")
+    return gtin
 
 
 # Resolution ----------------------------------------------------------------------------------------------------------
@@ -466,26 +376,33 @@ cdef class Resolver:
         What segments say, all batches one after the other.
     rule_sets : sequence of RuleSet
         What ``rule_set`` of a profile counts in.
+    texts : sequence of (int, TextIndex)
+        Batches of imported codes: index of the batch, ascending, and its texts.
 
     Raises
     ------
     ValueError
-        Naming the first batch or profile that is wrong.
+        Naming the first batch, profile or index that is wrong.
     """
 
-    def __cinit__(self, CodeKeys keys not None, batches, profiles, rule_sets):
+    def __cinit__(self, CodeKeys keys not None, batches, profiles, rule_sets, texts=()):
         cdef SegmentMap segments
         cdef Py_ssize_t index
-        batches, rule_sets = list(batches), list(rule_sets)
+        batches, rule_sets, texts = list(batches), list(rule_sets), list(texts)
         profiles = array_checked(profiles, PROFILE_DTYPE, "profiles")
         self._keys = keys
         self._batch_count = len(batches)
-        self._owners = (profiles, tuple(batches), tuple(rule_sets))
+        self._owners = (profiles, tuple(batches), tuple(rule_sets), tuple(texts))
         self._profiles = <const profile_record *>cnp.PyArray_DATA(<cnp.ndarray>profiles)
         self._item_starts = <uint64_t *>calloc(len(batches) + 1, sizeof(uint64_t))
         self._batches = <batch_view *>calloc(len(batches) + 1, sizeof(batch_view))
         self._rule_sets = <rule_set_view *>calloc(len(rule_sets) + 1, sizeof(rule_set_view))
-        if self._item_starts == NULL or self._batches == NULL or self._rule_sets == NULL:
+        self._texts = <text_view *>calloc(len(texts) + 1, sizeof(text_view))
+        self._text_batches = <int32_t *>calloc(len(texts) + 1, sizeof(int32_t))
+        if (
+            self._item_starts == NULL or self._batches == NULL or self._rule_sets == NULL
+            or self._texts == NULL or self._text_batches == NULL
+        ):
             raise MemoryError("no memory for the batches of a snapshot")
         end = 0
         for index, (item_start, count, checked, profile_base) in enumerate(batches):
@@ -509,6 +426,19 @@ cdef class Resolver:
             if not isinstance(rule_set, RuleSet):
                 raise TypeError(f"rule set {index}: a RuleSet expected, found {type(rule_set).__name__}")
             self._rule_sets[index] = (<RuleSet>rule_set).view
+        end = 0
+        for index, (batch, checked_texts) in enumerate(texts):
+            if not isinstance(checked_texts, TextIndex):
+                raise TypeError(f"texts {index}: a TextIndex expected, found {type(checked_texts).__name__}")
+            if not end <= batch < len(batches):
+                raise ValueError(f"texts {index}: batch {batch} is not {end} to {len(batches) - 1}")
+            if checked_texts.count != batches[batch][1]:
+                raise ValueError(f"texts {index}: {checked_texts.count} texts for a batch of {batches[batch][1]}")
+            end = batch + 1
+            self._texts[index] = (<TextIndex>checked_texts).view
+            self._text_batches[index] = batch
+            self._text_lengths |= self._texts[index].lengths
+        self._text_count = len(texts)
         for index in range(len(profiles)):
             if self._profiles[index].state > SEGMENT_RECALLED:
                 raise ValueError(f"profile {index}: state {self._profiles[index].state} is not 0 to 4")
@@ -522,6 +452,8 @@ cdef class Resolver:
         free(self._item_starts)
         free(self._batches)
         free(self._rule_sets)
+        free(self._texts)
+        free(self._text_batches)
 
     cdef Py_ssize_t find_batch(self, uint64_t item) noexcept nogil:
         # Ensures: the index of the batch that holds the item, or -1.
@@ -538,14 +470,23 @@ cdef class Resolver:
             return low
         return -1
 
-    cdef void decide(self, resolution *result, int64_t now_ms, uint8_t role, uint32_t region) noexcept nogil:
-        # Requires: an item inside result.batch, result.profile its profile.
-        # Ensures:  status, local date and, where marketing is on, the offer of the first rule that holds.
+    cdef void decide(
+        self, resolution *result, int64_t now_ms, uint8_t role, uint32_t region, uint64_t gtin
+    ) noexcept nogil:
+        # Requires: an item inside result.batch.
+        # Ensures:  status, local date and, where marketing is on, the offer of the first rule that holds. Another
+        #           product than the text names (gtin, 0 if none) leaves the item alone.
         # Cost:     two SipHash for the draw.
-        cdef const profile_record *profile = &self._profiles[result.profile]
+        cdef const profile_record *profile
         cdef const rule_set_view *rule_set
         cdef const rule_record *rule
         cdef scan_facts scan
+        result.profile = self.profile_of(result)
+        profile = &self._profiles[result.profile]
+        if gtin and profile.gtin and profile.gtin != gtin:
+            result.status = SCAN_WRONG_PRODUCT
+            result.batch = result.profile = -1
+            return
         result.status = profile_status(profile, now_ms)
         if result.status != SCAN_VALID or profile.rule_set < 0:
             return
@@ -573,6 +514,54 @@ cdef class Resolver:
                 result.status = SCAN_UNKNOWN
                 result.item = NO_ITEM
 
+    cdef uint64_t hash_of(self, const uint8_t *data, Py_ssize_t size) noexcept nogil:
+        # Ensures: the hash under the first index's key, if a text of this size is possible.
+        return text_hash(&self._texts[0].key, data, size) if text_is_possible(self._text_lengths, size) else 0
+
+    cdef void prefetch_row(self, uint64_t hash, Py_ssize_t size, bint is_second) noexcept nogil:
+        # Ensures: first the slots, then the texts that find_text will look at are on their way into the cache.
+        cdef Py_ssize_t index
+        for index in range(self._text_count):
+            if text_is_possible(self._texts[index].lengths, size):
+                if is_second:
+                    text_prefetch(&self._texts[index], hash)
+                else:
+                    prefetch_text(&self._texts[index].slots[scale(hash, self._texts[index].slot_count)])
+
+    cdef bint find_text(self, const uint8_t *data, Py_ssize_t size, uint64_t hash, resolution *result) noexcept nogil:
+        # Requires: hash as of hash_of.
+        # Ensures:  True, item and batch if the text is an imported code, exactly as it is spelled.
+        # Cost:     one look into each index that has texts of this size; one SipHash, as indexes of one workspace
+        #           share their key.
+        cdef const text_view *view
+        cdef uint64_t own_hash
+        cdef int64_t offset
+        cdef Py_ssize_t index
+        for index in range(self._text_count):
+            view = &self._texts[index]
+            if text_is_possible(view.lengths, size):
+                own_hash = hash
+                if index and memcmp(&view.key, &self._texts[0].key, sizeof(view.key)) != 0:
+                    own_hash = text_hash(&view.key, data, size)
+                offset = text_find(view, data, size, own_hash)
+                if offset >= 0:
+                    result.batch = self._text_batches[index]
+                    result.item = self._item_starts[result.batch] + <uint64_t>offset
+                    result.status = SCAN_VALID
+                    return True
+        return False
+
+    cdef void read(self, const uint8_t *data, Py_ssize_t size, uint64_t hash, resolution *result) noexcept nogil:
+        # Ensures: what the text is: an imported code, a code of format v1 in any spelling, or a bare product number.
+        cdef uint8_t symbols[CODE_SYMBOL_COUNT]
+        resolution_clear(result)
+        if self._text_count and self.find_text(data, size, hash, result):
+            return
+        if spelling_read(data, size, symbols):
+            self.verify(symbols, result)
+        else:
+            result.status = SCAN_PRODUCT_ONLY if gtin_is_right(data, size) else SCAN_MALFORMED
+
     cdef uint64_t offset_of(self, const resolution *found) noexcept nogil:
         return found.item - self._item_starts[found.batch]
 
@@ -582,8 +571,14 @@ cdef class Resolver:
         cdef uint64_t segment = segment_find(&batch.segments, self.offset_of(found))
         return <int32_t>(batch.profile_base + batch.segments.profiles[segment])
 
-    def resolve(self, text, now_ms, role, region):
-        """Resolve one code in any accepted spelling.
+    def is_imported(self, text):
+        """Tell whether a text is an imported code, exactly as it is spelled."""
+        cdef resolution found
+        cdef const uint8_t *data = text_data(text)
+        return data != NULL and self.find_text(data, len(text), self.hash_of(data, len(text)), &found)
+
+    def resolve(self, text, now_ms, role, region, gtin=0):
+        """Resolve one code: imported, exactly as it is spelled, or of format v1 in any accepted spelling.
 
         Parameters
         ----------
@@ -594,35 +589,38 @@ cdef class Resolver:
             0 to 4.
         region : int
             Six-digit code, 0 if unknown.
+        gtin : int
+            Product that the text named beside the code, 0 if none.
 
         Returns
         -------
         status, item, batch_index, profile_index, rule, drawn, local_date : int
             -1 where it does not apply (2**64 - 1 for the item, 0 for the date). A drawn -1 beside a rule is ``none``.
+            Of a wrong product there is the item, and nothing else.
         """
-        cdef uint8_t symbols[CODE_SYMBOL_COUNT]
         cdef resolution found
+        cdef const uint8_t *data = text_data(text)
         cdef int64_t now = time_checked(now_ms)
         cdef uint8_t checked_role = role_checked(role)
         cdef uint32_t checked_region = region_checked(region)
+        cdef uint64_t checked_gtin = 0 if gtin is ZERO else gtin_checked(gtin)
         resolution_clear(&found)
         found.status = SCAN_MALFORMED
-        if symbols_read(text, symbols):
-            self.verify(symbols, &found)
-            if found.status == SCAN_VALID:
-                found.profile = self.profile_of(&found)
-                self.decide(&found, now, checked_role, checked_region)
+        if data != NULL:
+            self.read(data, len(text), self.hash_of(data, len(text)), &found)
+        if found.status == SCAN_VALID:
+            self.decide(&found, now, checked_role, checked_region, checked_gtin)
         return found.status, found.item, found.batch, found.profile, found.rule, found.drawn, found.local_date
 
-    def resolve_many(self, codes, now_ms, role, region):
+    def resolve_many(self, codes, now_ms, role, region, gtin=0):
         """Resolve many codes without the GIL.
 
         Parameters
         ----------
-        codes : uint8, shape (n, 20)
-            Letters of bare codes, in either case.
+        codes : uint8, shape (n, w)
+            Texts of up to w bytes, as for :meth:`resolve`, filled up with zeros; w is 1 to 64. 20 is quickest.
         now_ms : int
-        role, region : int, or array of shape (n,)
+        role, region, gtin : int, or array of shape (n,)
 
         Returns
         -------
@@ -635,13 +633,18 @@ cdef class Resolver:
             If a shape or a value does not fit.
         """
         cdef int64_t now = time_checked(now_ms)
-        if not isinstance(codes, np.ndarray) or codes.dtype != np.uint8 or codes.ndim != 2 or codes.shape[1] != 20:
-            raise ValueError("codes must be uint8 of shape (n, 20)")
+        if (
+            not isinstance(codes, np.ndarray) or codes.dtype != np.uint8 or codes.ndim != 2
+            or not 1 <= codes.shape[1] <= TEXT_SIZE_MAX
+        ):
+            raise ValueError("codes must be uint8 of shape (n, 20), or of another width from 1 to 64")
         codes = np.ascontiguousarray(codes)
         cdef Py_ssize_t count = len(codes)
+        cdef Py_ssize_t width = codes.shape[1]
         cdef const uint8_t *letters = <const uint8_t *>cnp.PyArray_DATA(<cnp.ndarray>codes)
         cdef const uint8_t[:] roles = _column(role, count, "role", np.uint8, 4, role_checked)
         cdef const uint32_t[:] regions = _column(region, count, "region", np.uint32, 999_999, region_checked)
+        cdef const uint64_t[:] gtins = _column(gtin, count, "gtin", np.uint64, GTIN_END - 1, gtin_checked)
         cdef uint8_t[::1] status = np.empty(count, dtype=np.uint8)
         cdef uint64_t[::1] item = np.empty(count, dtype=np.uint64)
         cdef int32_t[::1] profile = np.empty(count, dtype=np.int32)
@@ -649,18 +652,24 @@ cdef class Resolver:
         cdef int16_t[::1] drawn = np.empty(count, dtype=np.int16)
         if count:
             with nogil:
-                self.resolve_rows(letters, count, now, roles, regions, status, item, profile, rule, drawn)
+                self.resolve_rows(
+                    letters, width, count, now, roles, regions, gtins, status, item, profile, rule, drawn)
         return (np.asarray(status), np.asarray(item), np.asarray(profile), np.asarray(rule), np.asarray(drawn))
 
     @cython.boundscheck(False)      # Safe: resolve_many made or checked every array with `count` rows.
     cdef void resolve_rows(
-        self, const uint8_t *letters, Py_ssize_t count, int64_t now_ms, const uint8_t[:] roles,
-        const uint32_t[:] regions, uint8_t[::1] status, uint64_t[::1] item, int32_t[::1] profile,
-        int16_t[::1] rule, int16_t[::1] drawn,
+        self, const uint8_t *letters, Py_ssize_t width, Py_ssize_t count, int64_t now_ms, const uint8_t[:] roles,
+        const uint32_t[:] regions, const uint64_t[:] gtins, uint8_t[::1] status, uint64_t[::1] item,
+        int32_t[::1] profile, int16_t[::1] rule, int16_t[::1] drawn,
     ) noexcept nogil:
-        # Three passes over a block at a time, each asking for the memory that the next one reads: codes come in random
+        # Passes over a block at a time, each asking for the memory that the next one reads: codes come in random
         # order, and a look-up in a large batch is three cache misses that would otherwise be waited for one by one.
         cdef resolution block[BLOCK_ROWS]
+        cdef uint64_t hashes[BLOCK_ROWS]
+        cdef Py_ssize_t sizes[BLOCK_ROWS]
+        # A row of 20 letters is a code of format v1 unless texts of 20 bytes were imported.
+        cdef bint is_bare = width == CODE_SYMBOL_COUNT and not text_is_possible(self._text_lengths, width)
+        cdef const uint8_t *data
         cdef uint8_t symbols[CODE_SYMBOL_COUNT]
         cdef const segment_view *segments
         cdef resolution *found
@@ -669,13 +678,23 @@ cdef class Resolver:
         start = 0
         while start < count:
             rows = min(<Py_ssize_t>BLOCK_ROWS, count - start)
+            if self._text_count:
+                for row in range(rows):
+                    data = letters + (start + row) * width
+                    sizes[row] = row_size(data, width)
+                    hashes[row] = self.hash_of(data, sizes[row])
+                    self.prefetch_row(hashes[row], sizes[row], False)
+                for row in range(rows):
+                    self.prefetch_row(hashes[row], sizes[row], True)
             for row in range(rows):
                 found = &block[row]
-                if letters_read(letters + (start + row) * CODE_SYMBOL_COUNT, symbols):
+                data = letters + (start + row) * width
+                if is_bare and letters_read(data, symbols):
                     self.verify(symbols, found)
+                elif self._text_count:
+                    self.read(data, sizes[row], hashes[row], found)
                 else:
-                    resolution_clear(found)
-                    found.status = SCAN_MALFORMED
+                    self.read(data, row_size(data, width), 0, found)
                 if found.status == SCAN_VALID:
                     segments = &self._batches[found.batch].segments
                     prefetch(&segments.buckets[self.offset_of(found) >> segments.shift])
@@ -689,8 +708,7 @@ cdef class Resolver:
             for row in range(rows):
                 found = &block[row]
                 if found.status == SCAN_VALID:
-                    found.profile = self.profile_of(found)
-                    self.decide(found, now_ms, roles[start + row], regions[start + row])
+                    self.decide(found, now_ms, roles[start + row], regions[start + row], gtins[start + row])
                 status[start + row] = found.status
                 item[start + row] = found.item
                 profile[start + row] = found.profile

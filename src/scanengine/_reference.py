@@ -31,6 +31,7 @@ from scanengine.model import (
     NO_PRIZE,
     NO_RULE,
     SERIALS_PER_SLOT,
+    TEXT_BYTES_MAX,
     Role,
     Scene,
     SegmentState,
@@ -356,6 +357,150 @@ class SegmentMap:
         return self._profiles[self.find(offset)]
 
 
+# ---- imported codes ----
+
+NOT_FOUND: Final = -1
+OFFSET_BITS: Final = 25
+TEXTS_MAX: Final = (1 << OFFSET_BITS) - 2
+TAG_END: Final = 1 << 32 - OFFSET_BITS
+FAULTS_SHOWN: Final = 10
+PRINTABLE: Final = range(0x21, 0x7F)
+
+
+class TextIndex:
+    """Finds a text among n (1 to TEXTS_MAX) texts of 1 to w (at most 64) bytes, exactly as it is spelled.
+
+    ``texts`` has shape (n, w), each row a text filled up with zeros. ``slots`` has shape (m,), m > n, and is the
+    table of a hash with open addressing and linear probing: from slot ``hash * m >> 64`` on, up to an empty one::
+
+        bit 32       25              0
+            | tag    | offset + 1    |      tag: low 7 bits of the hash; 0 is an empty slot
+
+    The hash is SipHash under a key that is random for each workspace: nobody can choose texts that collide. Bit i of
+    ``lengths`` tells that there are texts of i + 1 bytes.
+    """
+
+    def __init__(self, texts: U8, slots: U32, key: bytes, lengths: int) -> None:
+        _check_key(key)
+        _check_texts(texts)
+        _check_slots(slots, texts)
+        self.count, self._width = texts.shape
+        in_range = 0 < lengths < 1 << self._width
+        _require(in_range, f"lengths {lengths:#x} are not those of texts of 1 to {self._width} bytes")
+        self._texts, self._key, self._lengths = texts.copy(), key, lengths
+        self._slots: list[int] = slots.tolist()
+        for slot, entry in enumerate(self._slots):
+            offset = entry % (1 << OFFSET_BITS) - 1
+            _require(not entry or 0 <= offset < self.count, f"slot {slot} names text {offset} of {self.count}")
+        used = sum(entry > 0 for entry in self._slots)
+        _require(used == self.count, f"{used} slots are used, expected one for each of {self.count} texts")
+
+    def find(self, text: str) -> int:
+        """Return the offset of a text, -1 if it is not here."""
+        if not isinstance(text, str):
+            raise TypeError(f"a code is a str, found {type(text).__name__}")
+        return self._find(text.encode()) if text.isascii() else NOT_FOUND
+
+    def find_many(self, texts: U8) -> npt.NDArray[np.int64]:
+        """Return the offset of each row of texts, shape (k,), -1 where there is none."""
+        _check_texts(texts)
+        return np.array([self._find(row.tobytes().rstrip(b"\0")) for row in texts], np.int64)
+
+    def check(self) -> None:
+        """Look every text up: each must be found at its own place."""
+        for offset, found in enumerate(self.find_many(self._texts).tolist()):
+            _require(found == offset, f"text {offset} is not found at its place")
+
+    def _find(self, text: bytes) -> int:
+        if not 1 <= len(text) <= TEXT_BYTES_MAX or not self._lengths >> len(text) - 1 & 1 or b"\0" in text:
+            return NOT_FOUND
+        first, tag = _slot_of(self._key, text, len(self._slots))
+        for entry in [*self._slots[first:], *self._slots[:first]]:
+            if not entry:
+                break
+            offset = entry % (1 << OFFSET_BITS) - 1
+            if entry >> OFFSET_BITS == tag and self._texts[offset].tobytes().rstrip(b"\0") == text:
+                return int(offset)
+        return NOT_FOUND
+
+
+def fill_slots(texts: U8, slots: U32, key: bytes, start: int, end: int) -> tuple[int, int, list[tuple[int, int]]]:
+    """Put texts [start, end) into slots that hold those before them.
+
+    Returns the bits of their lengths, how many stood at an earlier offset, and the first of these with that offset.
+    """
+    _check_key(key)
+    _check_texts(texts)
+    _check_slots(slots, texts)
+    _require(0 <= start <= end <= len(texts), f"texts {start} to {end} are outside the {len(texts)} given")
+    lengths, doubles = 0, list[tuple[int, int]]()
+    for offset in range(start, end):
+        text = texts[offset].tobytes().rstrip(b"\0")
+        lengths |= 1 << len(text) >> 1
+        slot, tag = _slot_of(key, text, len(slots))
+        for _ in range(len(slots)):
+            number = int(slots[slot]) % (1 << OFFSET_BITS)
+            if not slots[slot]:
+                slots[slot] = tag << OFFSET_BITS | offset + 1
+                break
+            if 0 < number <= offset and np.array_equal(texts[number - 1], texts[offset]):
+                doubles.append((offset, number - 1))
+                break
+            slot = (slot + 1) % len(slots)
+        else:
+            _require(False, "every slot is taken")
+    return lengths, len(doubles), doubles[:FAULTS_SHOWN]
+
+
+def _slot_of(key: bytes, text: bytes, slot_count: int) -> tuple[int, int]:
+    found = siphash24(key, text)
+    return found * slot_count >> WORD_BITS, found % TAG_END
+
+
+def _check_texts(texts: U8) -> None:
+    is_shaped = texts.dtype == np.uint8 and texts.ndim == 2 and 1 <= texts.shape[1] <= TEXT_BYTES_MAX
+    _require(is_shaped, "texts must be uint8 of shape (n, 1) to (n, 64)")
+
+
+def _check_slots(slots: U32, texts: U8) -> None:
+    n, m = len(texts), len(slots)
+    _require(slots.dtype == np.uint32 and slots.ndim == 1, "slots must be uint32 of shape (m,)")
+    _require(1 <= n <= TEXTS_MAX, f"an index has 1 to {TEXTS_MAX} texts, found {n}")
+    _require(n < m < 1 << 32, f"{m} slots for {n} texts, expected more slots than texts")
+
+
+def read_texts(data: bytes, line: int) -> tuple[U8, npt.NDArray[np.int64], int, int, list[tuple[int, str]]]:
+    """Read lines, each a text of 1 to 64 printable ASCII characters without spaces, from line number ``line`` on.
+
+    A line ends with LF or CR LF, the last one perhaps without; empty lines are passed over. Returns the texts as rows,
+    their lines, the number of the line after the last, how many lines are faulty, and the first of these.
+    """
+    lines = data.split(b"\n")
+    if not lines[-1]:
+        del lines[-1]
+    good: list[tuple[int, bytes]] = []
+    faults: list[tuple[int, str]] = []
+    for number, text in enumerate([each.removesuffix(b"\r") for each in lines], line):
+        bad = next((place for place, byte in enumerate(text) if byte not in PRINTABLE), None)
+        if len(text) > TEXT_BYTES_MAX:
+            faults.append((number, f"more than {TEXT_BYTES_MAX} characters"))
+        elif bad is not None:
+            place = f"byte {text[bad]:#04x} at place {bad + 1}"
+            faults.append((number, f"{place}, expected printable ASCII without spaces"))
+        elif text:
+            good.append((number, text))
+    width = max([1, *(len(text) for _, text in good)])
+    texts = np.array([list(text.ljust(width, b"\0")) for _, text in good], np.uint8).reshape(len(good), width)
+    numbers = np.array([number for number, _ in good], np.int64)
+    return texts, numbers, line + len(lines), len(faults), faults[:FAULTS_SHOWN]
+
+
+def _is_gtin(text: str) -> bool:
+    """Tell a product number: its digits, times 1 and 3 from the right, add up to a number that ends in 0."""
+    is_number = len(text) in (8, 12, 13, 14) and text.isascii() and text.isdecimal() and int(text) > 0
+    return is_number and sum(int(digit) * (1, 3)[place % 2] for place, digit in enumerate(reversed(text))) % 10 == 0
+
+
 # ---- rules ----
 
 FIELD_TIME: Final = 0  # milliseconds since 1970 UTC
@@ -370,6 +515,7 @@ BEGINNING_OF_TIME: Final = -(1 << 63)
 TIME_MS_END: Final = 1 << 62
 DAY_MS: Final = 86_400_000
 REGION_END: Final = 1_000_000
+GTIN_END: Final = 10**14
 
 # byte  0                 4                 8              12             16       17     18         24
 #       | predicate_start | predicate_count | column_start | column_count | number | mode | reserved |
@@ -503,8 +649,6 @@ def _check_scan(now_ms: int, role: int = 0, region: int = 0) -> None:
 _PROFILE_WORDS = [("active_from_ms", "<i8"), ("active_until_ms", "<i8"), ("gtin", "<u8"), ("rule_set", "<i4")]
 PROFILE_DTYPE: Final = np.dtype([*_PROFILE_WORDS, ("state", "u1"), ("scenes", "u1"), ("reserved", "V2")])
 
-NOT_FOUND: Final = -1
-
 Resolution = tuple[int, int, int, int, int, int, int]
 """Status, item, index of the batch, index of the profile, rule, drawn, local date."""
 
@@ -531,7 +675,7 @@ class Resolver:
 
     ``batches`` gives (first item, count, segments, profile base), ascending and apart, below item 2**55; the profile
     of a code is at the base plus what the segment map says. A profile's ``rule_set`` is an index of ``rule_sets``, -1
-    without a campaign.
+    without a campaign. ``texts`` gives (index of the batch, its texts) of imported batches, ascending.
     """
 
     def __init__(
@@ -540,8 +684,9 @@ class Resolver:
         batches: Sequence[tuple[int, int, SegmentMap, int]],
         profiles: Records,
         rule_sets: Sequence[RuleSet],
+        texts: Sequence[tuple[int, TextIndex]] = (),
     ) -> None:
-        self._keys, self._batches, self._rule_sets = keys, list(batches), list(rule_sets)
+        self._keys, self._batches, self._rule_sets, self._texts = keys, list(batches), list(rule_sets), list(texts)
         self._starts = [start for start, _, _, _ in batches]
         self._profiles = [_Profile(*record[:-1]) for record in profiles.tolist()]
         end, p = 0, len(self._profiles)
@@ -552,28 +697,45 @@ class Resolver:
             _require(codes == count, f"batch {i}: a segment map of {codes} codes for a batch of {count}")
             _require(0 <= base <= profile_end <= p, f"batch {i}: profiles from {base} are outside the {p} given")
             end = start + count
+        batch_end = 0
+        for i, (batch, index) in enumerate(texts):
+            is_next = batch_end <= batch < len(batches)
+            _require(is_next, f"texts {i}: batch {batch} is not {batch_end} to {len(batches) - 1}")
+            count = batches[batch][1]
+            _require(index.count == count, f"texts {i}: {index.count} texts for a batch of {count}")
+            batch_end = batch + 1
         last = len(rule_sets) - 1
         for i, (_, _, _, rule_set, state, scenes) in enumerate(self._profiles):
             _require(state < len(SegmentState), f"profile {i}: state {state} is not 0 to 4")
             _require(scenes < 2 * Scene.LINK, f"profile {i}: scenes {scenes} is not 0 to 31")
             _require(-1 <= rule_set <= last, f"profile {i}: rule set {rule_set} is not -1 to {last}")
 
-    def resolve(self, text: str, now_ms: int, role: int, region: int) -> Resolution:
+    def is_imported(self, text: str) -> bool:
+        """Tell whether a text is an imported code, exactly as it is spelled."""
+        if not isinstance(text, str):
+            raise TypeError(f"a code is a str, found {type(text).__name__}")
+        return any(index.find(text) != NOT_FOUND for _, index in self._texts)
+
+    def resolve(self, text: str, now_ms: int, role: int, region: int, gtin: int = 0) -> Resolution:
         """Resolve one text at one moment, for someone of a role (0 to 4) in a region (0 to 999999).
+
+        An imported code comes before one of format v1, and a bare product number last. ``gtin`` is the product that
+        was named beside the code, 0 if none was: an item of another product is a wrong one, an item without a product
+        contradicts nobody.
 
         Indices, rule and prize are -1 and the item is ``NO_ITEM`` where there is none. The local date is the one of
         the campaign that a valid code belongs to, whether its marketing scene is on or off; otherwise 0.
         """
         _check_scan(now_ms, role, region)
-        status, item = self._keys.decode(text)
+        _require(0 <= gtin < GTIN_END, f"a GTIN has at most 14 digits, found {gtin}")
+        status, item, batch = self._locate(text)
         if status != Status.VALID:
             return status, NO_ITEM, NOT_FOUND, NOT_FOUND, NO_RULE, NO_PRIZE, 0
-        batch = bisect_right(self._starts, item) - 1
-        if batch < 0 or item >= self._starts[batch] + self._batches[batch][1]:
-            return int(Status.UNKNOWN), NO_ITEM, NOT_FOUND, NOT_FOUND, NO_RULE, NO_PRIZE, 0
         start, _, segments, base = self._batches[batch]
         index = base + segments.profile_at(item - start)
         profile = self._profiles[index]
+        if gtin and profile.gtin not in (0, gtin):
+            return int(Status.WRONG_PRODUCT), item, NOT_FOUND, NOT_FOUND, NO_RULE, NO_PRIZE, 0
         status = profile.status(now_ms)
         if status != Status.VALID or profile.rule_set < 0:
             return status, item, batch, index, NO_RULE, NO_PRIZE, 0
@@ -583,32 +745,53 @@ class Resolver:
             rule, drawn = rules.decide(item, now_ms, role, region, profile.gtin)
         return status, item, batch, index, rule, drawn, rules.local_date(now_ms)
 
-    def resolve_many(self, codes: U8, now_ms: int, role: int | U8, region: int | U32) -> tuple[U8, U64, I32, I16, I16]:
-        """Resolve n texts of 20 characters, uint8 of shape (n, 20), at one moment.
+    def _locate(self, text: str) -> tuple[int, int, int]:
+        """Return status, item and batch of a text: ``VALID`` says no more than that it is in a batch."""
+        for batch, texts in self._texts:
+            offset = texts.find(text)
+            if offset != NOT_FOUND:
+                return int(Status.VALID), self._starts[batch] + offset, batch
+        status, item = self._keys.decode(text)
+        if status == Status.MALFORMED and _is_gtin(text):
+            return int(Status.PRODUCT_ONLY), NO_ITEM, NOT_FOUND
+        if status != Status.VALID:
+            return status, NO_ITEM, NOT_FOUND
+        batch = bisect_right(self._starts, item) - 1
+        if batch < 0 or item >= self._starts[batch] + self._batches[batch][1]:
+            return int(Status.UNKNOWN), NO_ITEM, NOT_FOUND
+        return status, item, batch
 
-        Role and region are one for all or arrays of shape (n,). Returns status, item, index of the profile, rule and
-        drawn of :meth:`resolve`, each of shape (n,).
+    def resolve_many(
+        self, codes: U8, now_ms: int, role: int | U8, region: int | U32, gtin: int | U64 = 0
+    ) -> tuple[U8, U64, I32, I16, I16]:
+        """Resolve n texts of up to w characters (1 to 64), uint8 of shape (n, w) filled up with zeros, at one moment.
+
+        Role, region and gtin are one for all or arrays of shape (n,). Returns status, item, index of the profile, rule
+        and drawn of :meth:`resolve`, each of shape (n,).
         """
         _check_scan(now_ms)
-        is_shaped = codes.dtype == np.uint8 and codes.ndim == 2 and codes.shape[1] == CODE_SYMBOLS
-        _require(is_shaped, "codes must be uint8 of shape (n, 20)")
+        is_shaped = codes.dtype == np.uint8 and codes.ndim == 2 and 1 <= codes.shape[1] <= TEXT_BYTES_MAX
+        _require(is_shaped, "codes must be uint8 of shape (n, 20), or of another width from 1 to 64")
         roles = _one_a_row("role", role, len(codes))
         for each in roles:
             _check_scan(now_ms, role=each)
         regions = _one_a_row("region", region, len(codes))
         for each in regions:
             _check_scan(now_ms, region=each)
+        gtins = _one_a_row("gtin", gtin, len(codes))
+        for each in gtins:
+            _require(0 <= each < GTIN_END, f"a GTIN has at most 14 digits, found {each}")
         found = np.zeros(len(codes), "u1, u8, i4, i2, i2")
         for row, code in enumerate(codes):
             # In Latin-1 each byte is one character, so that no byte above 127 is taken for a part of another.
-            text = code.tobytes().decode("latin-1")
-            status, item, _, profile, rule, drawn, _ = self.resolve(text, now_ms, roles[row], regions[row])
+            text = code.tobytes().decode("latin-1").rstrip("\0")
+            status, item, _, profile, rule, drawn, _ = self.resolve(text, now_ms, roles[row], regions[row], gtins[row])
             found[row] = (status, item, profile, rule, drawn)
         status_of, item_of, profile_of, rule_of, drawn_of = (found[name].copy() for name in found.dtype.names or ())
         return status_of, item_of, profile_of, rule_of, drawn_of
 
 
-def _one_a_row(what: str, value: int | U8 | U32, count: int) -> list[int]:
+def _one_a_row(what: str, value: int | U8 | U32 | U64, count: int) -> list[int]:
     """Spread one value over ``count`` rows, once at the least, so that it is checked without rows too."""
     if not isinstance(value, np.ndarray):
         return [value] * max(count, 1)

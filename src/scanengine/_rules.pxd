@@ -232,3 +232,17 @@ cdef inline int rule_set_check(
         if not -86_400 <= transition.offset_s <= 86_400:
             raise ValueError(f"transition {index}: offset {transition.offset_s} s is more than a day")
     return 0
+
+
+cdef class RuleSet:
+    cdef rule_set_view view
+    cdef tuple _arrays                    # Holds the buffers that `view` points into.
+
+
+# Ensures: the value, or a ValueError that names it.
+cdef int64_t time_checked(object now_ms) except -1
+cdef int role_checked(object role) except -1
+cdef int region_checked(object region) except -1
+
+# Ensures: a contiguous array of exactly this type; a copy only if the caller's was not contiguous.
+cdef object array_checked(object array, object dtype, str what)

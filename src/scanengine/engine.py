@@ -9,15 +9,20 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from scanengine._core import PROFILE_DTYPE, Resolver, normalize
-from scanengine.codes import unwrap
+from scanengine.codes import exact_spellings, parse
 from scanengine.errors import TableFormatError
 from scanengine.keys import Keyring
 from scanengine.model import (
     CODE_SYMBOLS,
+    IMPORTED_START,
+    NO_ITEM,
     NO_RULE,
+    TEST_SUFFIX,
+    TEXT_BYTES_MAX,
     CampaignTerms,
     Decision,
     Offer,
@@ -25,8 +30,9 @@ from scanengine.model import (
     Role,
     Scene,
     Status,
+    terms_for_tests,
 )
-from scanengine.tables.scenes import Profile
+from scanengine.tables.scenes import Profile, link_fault
 from scanengine.tables.snapshot import Snapshot
 
 NO_CAMPAIGN = 0xFFFF
@@ -35,10 +41,12 @@ NO_CAMPAIGN = 0xFFFF
 _STATUS_OF = {int(status): status for status in Status}
 # A plain integer: an enumeration's operators cost more than a whole look-up.
 _VALID = int(Status.VALID)
+_MALFORMED = int(Status.MALFORMED)
+_PRODUCT_ONLY = int(Status.PRODUCT_ONLY)
 _NO_SCENES = Scene(0)
 
-_Words = tuple[Scene, Product | None, str | None, str | None, str | None, CampaignTerms | None]
-"""Of a profile: scenes, product, lot, campaign, why nothing can be claimed, terms of the campaign."""
+_Words = tuple[Scene, Product | None, str | None, str | None, str | None, CampaignTerms | None, str | None, str | None]
+"""Of a profile: scenes, product, lot, campaign, why nothing can be claimed, terms of the campaign, link, market."""
 
 
 class Engine:
@@ -53,35 +61,43 @@ class Engine:
     def __init__(self, keyring: Keyring, snapshot: Snapshot) -> None:
         self.keyring = keyring
         self.snapshot = snapshot
-        self.campaigns = tuple(snapshot.prizes)
         for campaign, table in snapshot.prizes.items():
             if table.metadata.draw_key_id != keyring.draw_key_id:
                 raise TableFormatError(
                     f"{table.path}: campaign {campaign!r} was published for another draw secret than keys.toml has: "
                     "restore that one, or publish the campaign again"
                 )
+        terms = [table.terms for table in snapshot.prizes.values()]
+        rule_sets = [table.rule_set(keyring.draw_key(campaign)) for campaign, table in snapshot.prizes.items()]
+        if any(batch.codes.test for batch in snapshot.batches):
+            # Test codes draw by the same rules, under terms of their own.
+            terms, rule_sets = [*terms, *map(terms_for_tests, terms)], [*rule_sets, *rule_sets]
+        self.campaigns = tuple(each.id for each in terms)
+        self._terms: tuple[CampaignTerms, ...] = tuple(terms)
         rule_set_of = {campaign: index for index, campaign in enumerate(self.campaigns)}
-        self._terms: tuple[CampaignTerms, ...] = tuple(table.terms for table in snapshot.prizes.values())
         profiles: list[Profile] = []
-        batches = []
-        for batch in snapshot.batches:
+        batches, texts = [], []
+        for index, batch in enumerate(snapshot.batches):
             codes, scenes = batch.codes, batch.scenes
             batches.append((codes.item_start, codes.count, scenes.segment_map, len(profiles)))
-            profiles.extend(scenes.profiles)
+            profiles.extend(_tested(profile) if codes.test else profile for profile in scenes.profiles)
+            if codes.texts is not None:
+                texts.append((index, codes.texts.index))
         records = np.zeros(len(profiles), PROFILE_DTYPE)
         for record, profile in zip(records, profiles, strict=True):
             record["active_from_ms"], record["active_until_ms"] = profile.active_from_ms, profile.active_until_ms
             record["gtin"] = int(profile.product or 0)
             record["rule_set"] = rule_set_of.get(profile.campaign or "", -1)
             record["state"], record["scenes"] = profile.state, profile.scenes
-        rule_sets = [table.rule_set(keyring.draw_key(campaign)) for campaign, table in snapshot.prizes.items()]
         try:
-            self._resolver = Resolver(keyring.code_keys, batches, records, rule_sets)
+            self._resolver = Resolver(keyring.code_keys, batches, records, rule_sets, texts)
         except ValueError as error:
             raise TableFormatError(f"the tables do not fit together: {error}") from error
         # What a decision says in words, looked up by index instead of being made for every scan.
         self._records = records
-        self._labels = tuple(batch.label for batch in snapshot.batches)
+        self._labels = tuple((batch.label, batch.codes.test) for batch in snapshot.batches)
+        self._has_texts = bool(texts)
+        self._products = {int(gtin): product for gtin, product in snapshot.products.items()}
         self._words = tuple(
             self._words_of(profile, rule_set)
             for profile, rule_set in zip(profiles, records["rule_set"].tolist(), strict=True)
@@ -98,7 +114,9 @@ class Engine:
         elif rule_set < 0:
             refusal = "no_rule"
         terms = self._terms[rule_set] if refusal is None else None
-        return profile.scenes, product, profile.lot, profile.campaign, refusal, terms
+        # Tables that are older than the rule may hold others: nobody is sent there.
+        link = profile.link if profile.link and not link_fault(profile.link) else None
+        return profile.scenes, product, profile.lot, profile.campaign, refusal, terms, link, profile.market
 
     def decide(self, text: str, now_ms: int, role: Role = Role.CONSUMER, region: int = 0) -> Decision:
         """Decide one scan.
@@ -107,6 +125,7 @@ class Engine:
         ----------
         text : str
             What the scanner handed over: a code in any spelling, or a URL around it.
+            See :func:`scanengine.codes.parse`.
         now_ms : int
             Milliseconds since 1970 UTC.
         region : int
@@ -121,16 +140,23 @@ class Engine:
         -----
         About a microsecond; holds the GIL.
         """
-        if len(text) != CODE_SYMBOLS:
-            text = unwrap(text)
-        status, item, batch, place, rule, drawn, date = self._resolver.resolve(text, now_ms, role, region)
-        code = normalize(text)
+        resolve = self._resolver.resolve
+        # Most texts have nothing around them to take off.
+        resolved = resolve(text, now_ms, role, region) if len(text) == CODE_SYMBOLS else None
+        if resolved is None or resolved[0] == _MALFORMED:
+            text, gtin = self.read(text)
+            resolved = resolve(text, now_ms, role, region, gtin)
+        status, item, batch, place, rule, drawn, date = resolved
+        # Imported codes are spelled in one way only.
+        code = text if IMPORTED_START <= item < NO_ITEM else normalize(text)
         generation = self.snapshot.generation
         if place < 0:
+            product = self._products.get(int(text)) if status == _PRODUCT_ONLY else None
             return Decision(
-                _STATUS_OF[status], code, item, _NO_SCENES, None, None, None, None, generation, (), 0, "not_valid", None
-            )
-        scenes, product, lot, campaign, refusal, terms = self._words[place]
+                _STATUS_OF[status], code, item, _NO_SCENES, None, product, None, None, generation, (), 0, "not_valid",
+                None,
+            )  # fmt: skip
+        scenes, product, lot, campaign, refusal, terms, link, market = self._words[place]
         offers = self._offers.get((rule, drawn))
         if offers is None:
             offers = self._offers[rule, drawn] = (Offer(rule, drawn),)
@@ -138,10 +164,22 @@ class Engine:
             refusal, terms = "not_valid", None
         elif refusal is None and not offers:
             refusal = "no_rule"
+        label, is_test = self._labels[batch]
         return Decision(
-            _STATUS_OF[status], code, item, scenes, self._labels[batch], product, lot, campaign, generation, offers,
-            date, refusal, terms,
+            _STATUS_OF[status], code, item, scenes, label, product, lot, campaign, generation, offers, date, refusal,
+            terms, link, market, is_test,
         )  # fmt: skip
+
+    def read(self, text: str) -> tuple[str, int]:
+        """Return the code in a scanned text, and the product that it names beside it, 0 for none.
+
+        An imported code is taken as it stands, so of a Digital Link that was imported whole no part is read.
+        """
+        if self._has_texts:
+            for spelling in exact_spellings(text):
+                if self._resolver.is_imported(spelling):
+                    return spelling, 0
+        return parse(text)
 
     def decide_many(
         self,
@@ -155,7 +193,8 @@ class Engine:
         Parameters
         ----------
         codes : list of str, or array of ``S20`` (n,) or uint8 (n, 20)
-            Strings as for :meth:`decide`; arrays hold bare codes, in either case.
+            Strings as for :meth:`decide`. Arrays hold codes without any URL around them, of up to 64 bytes filled up
+            with zeros, so other widths from 1 to 64 do as well; 20 is quickest.
         role, region : int or array of shape (n,)
 
         Raises
@@ -163,21 +202,50 @@ class Engine:
         ValueError
             If a shape or a value does not fit.
         """
-        letters = _letters_of(codes)
-        columns = self._resolver.resolve_many(letters, now_ms, role, region)
-        return Decisions(self.snapshot, self._records, columns)
+        if isinstance(codes, list):
+            columns = self._resolve_texts(codes, now_ms, role, region)
+        else:
+            columns = self._resolver.resolve_many(_letters_of(codes), now_ms, role, region)
+        return Decisions(self.snapshot, self.campaigns, self._records, columns)
+
+    def _resolve_texts(
+        self, texts: list[str], now_ms: int, role: int | NDArray[Any], region: int | NDArray[Any]
+    ) -> tuple[NDArray[Any], ...]:
+        """Resolve texts as :meth:`decide` reads them: as they are first, and what is left over by its inside."""
+        bare = [text if len(text) == CODE_SYMBOLS and text.isascii() else "" for text in texts]
+        letters = _letters_of(np.array(bare, dtype=f"S{CODE_SYMBOLS}"))
+        columns: tuple[NDArray[Any], ...] = self._resolver.resolve_many(letters, now_ms, role, region)
+        # The zeros that end a text are its own here, and no filling.
+        others = np.flatnonzero((columns[0] == _MALFORMED) | (letters[:, -1] == 0))
+        if len(others):
+            read = [self.read(texts[row]) for row in others.tolist()]
+            rows = np.array([_as_row(text) for text, _ in read], dtype=np.bytes_)
+            gtins = np.array([gtin for _, gtin in read], np.uint64)
+            roles, regions = (each if np.ndim(each) == 0 else np.asarray(each)[others] for each in (role, region))
+            found = self._resolver.resolve_many(_letters_of(rows), now_ms, roles, regions, gtins)
+            for column, part in zip(columns, found, strict=True):
+                column[others] = part
+        return columns
 
 
-def _letters_of(codes: list[str] | NDArray[Any]) -> NDArray[np.uint8]:
-    if isinstance(codes, list):
-        # Bare codes pass as they are; other spellings are normalised; what is malformed becomes zero bytes, which are.
-        bare = [
-            text if len(text) == CODE_SYMBOLS and text.isascii() else normalize(unwrap(text)) or "" for text in codes
-        ]
-        codes = np.array(bare, dtype=f"S{CODE_SYMBOLS}")
-    if codes.dtype == np.dtype(f"S{CODE_SYMBOLS}") and codes.ndim == 1:
-        codes = np.ascontiguousarray(codes).view(np.uint8).reshape(-1, CODE_SYMBOLS)
+def _letters_of(codes: NDArray[Any]) -> NDArray[Any]:
+    """Return texts as rows of bytes; what is none is left for the resolver to refuse."""
+    if codes.dtype.kind == "S" and codes.ndim == 1:
+        return np.ascontiguousarray(codes).view("u1").reshape(-1, codes.dtype.itemsize)
     return codes
+
+
+def _as_row(text: str) -> str:
+    """Return a text of at most 64 bytes that means the same; what is no code becomes the empty text, which is none."""
+    if len(text) > TEXT_BYTES_MAX:
+        # Too long to be imported; a code of ours may still have any number of hyphens.
+        return normalize(text) or ""
+    return text if text.isascii() and "\0" not in text else ""
+
+
+def _tested(profile: Profile) -> Profile:
+    """Return what a segment of test codes says: their claims are counted under a campaign of their own."""
+    return replace(profile, campaign=profile.campaign + TEST_SUFFIX) if profile.campaign else profile
 
 
 class Decisions:
@@ -198,13 +266,20 @@ class Decisions:
     rule : uint8; prize : int16; amount : uint64, shape (offers,)
         Rule number, prize number drawn (-1 for none), and the amount of that prize (0 if it has none).
     campaigns : tuple of str
+        Ids; where there are test codes, once more for them, ending in ``~test``, with amounts of 0.
     """
 
-    def __init__(self, snapshot: Snapshot, profiles: NDArray[np.void], columns: tuple[NDArray[Any], ...]) -> None:
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        campaigns: tuple[str, ...],
+        profiles: NDArray[np.void],
+        columns: tuple[NDArray[Any], ...],
+    ) -> None:
         self._snapshot = snapshot
         self._profiles = profiles
         self.status, self.item, self._place, self._rule, self._drawn = columns
-        self.campaigns = tuple(snapshot.prizes)
+        self.campaigns = campaigns
 
     def __len__(self) -> int:
         return len(self.status)

@@ -33,6 +33,10 @@ class AssignmentError(ScanEngineError):
     """A range, a file of codes or a scene attribute cannot be assigned to a batch."""
 
 
+class PrintError(ScanEngineError):
+    """Codes cannot be printed as asked, or what would be printed does not read back."""
+
+
 class CampaignError(ScanEngineError):
     """A campaign file is wrong; ``faults`` lists each fault with its place.
 
@@ -62,6 +66,21 @@ class ScanError(ScanEngineError, ValueError):
     def __init__(self, field: str, message: str) -> None:
         self.field = field
         super().__init__(f"{field}: {message}")
+
+
+class AdjustmentError(ScanEngineError, ValueError):
+    """An adjustment names no campaign, prize or amount that can be adjusted."""
+
+
+class OutboxError(ScanEngineError, ValueError):
+    """A reader of events has a name that cannot be, or asks for events that cannot be."""
+
+
+class UnknownReaderError(OutboxError):
+    """No reader of this name is registered."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"no reader {name!r} is registered: register it before its first event")
 
 
 class LedgerUnavailableError(ScanEngineError):

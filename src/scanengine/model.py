@@ -11,7 +11,8 @@ from __future__ import annotations
 from enum import IntEnum, IntFlag, StrEnum
 from typing import Final
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
+from msgspec.structs import replace
 
 CODE_SYMBOLS: Final = 20
 TEXT_CHARS_MAX: Final = 512
@@ -21,6 +22,19 @@ VISIT_BYTES_MAX: Final = 64
 SERIAL_BITS: Final = 40
 SERIALS_PER_SLOT: Final = 1 << SERIAL_BITS
 SLOT_COUNT: Final = 32
+IMPORTED_SLOT: Final = SLOT_COUNT
+"""Stands for a slot where codes are imported: their item numbers follow on those of the last slot."""
+TABLE_BITS: Final = 32
+"""Offsets of one table of imported codes take as many bits of the item number, the table's number those above."""
+TABLE_COUNT: Final = 1 << 22
+IMPORTED_START: Final = IMPORTED_SLOT << SERIAL_BITS
+"""First item number of imported codes."""
+TEXT_BYTES_MAX: Final = 64
+"""The longest text that can be imported as a code."""
+IMPORTED_CODES_MAX: Final = 20_000_000
+"""Codes in one imported batch."""
+TEST_SUFFIX: Final = "~test"
+"""Ends the campaign id of claims of test codes; the id of a real campaign cannot hold ``~``."""
 NO_ITEM: Final = (1 << 64) - 1
 """Stands in the item column for a code that is not in a batch of ours."""
 NO_PRIZE: Final = -1
@@ -189,15 +203,24 @@ class CampaignTerms(Struct, frozen=True):
     budget_per_day: int | None = None
 
 
+def terms_for_tests(terms: CampaignTerms) -> CampaignTerms:
+    """Return the terms for test codes of a campaign: counters of their own, and nothing that is worth anything."""
+    prizes = tuple(prize and replace(prize, money=0, points=0) for prize in terms.prizes)
+    return replace(terms, id=terms.id + TEST_SUFFIX, prizes=prizes)
+
+
 class Decision(Struct, frozen=True):
     """What the tables say of one scan: a pure function of snapshot, text, time, role and region.
 
     Parameters
     ----------
     code : str or None
-        The code in its bare spelling, 20 symbols; None if the text is malformed.
+        The code in its bare spelling, 20 symbols, or an imported code as it is; None if the text is malformed or names
+        a product only.
     item : int
         Item number, or ``NO_ITEM`` if the code is not in a batch of ours.
+    campaign : str or None
+        Id of the segment's campaign; of a test code it ends in ``~test``.
     scenes : Scene
         Scenes that are on; empty for a code that is not located.
     refusal : str or None
@@ -208,6 +231,12 @@ class Decision(Struct, frozen=True):
         Generation of the snapshot that decided.
     local_date : int
         Days since 1970-01-01 in the campaign's time zone; 0 without a campaign.
+    link : str or None
+        Landing link of the code's segment, ``{code}`` to be filled in.
+    market : str or None
+        Where the goods are to be sold.
+    test : bool
+        Whether the code is of a test batch: it is decided and claimed like others, and is worth nothing.
     """
 
     status: Status
@@ -223,6 +252,9 @@ class Decision(Struct, frozen=True):
     local_date: int
     refusal: str | None
     terms: CampaignTerms | None
+    link: str | None = None
+    market: str | None = None
+    test: bool = False
 
     def __repr__(self) -> str:
         """Show the item, never the code, which is a bearer secret."""
@@ -415,7 +447,10 @@ class ClaimReply(Struct, frozen=True, omit_defaults=True):
 
 
 class Answer(Struct, frozen=True):
-    """All that one call says of one code: the reply of the library, the command line and HTTP alike."""
+    """All that one call says of one code: the reply of the library, the command line and HTTP alike.
+
+    ``test`` is True for a code of a test batch, and not there for any other.
+    """
 
     status: str
     code: str | None
@@ -425,6 +460,7 @@ class Answer(Struct, frozen=True):
     batch: str | None = None
     scenes: tuple[str, ...] = ()
     claim: ClaimReply | None = None
+    test: bool | UnsetType = UNSET
 
     def __repr__(self) -> str:
         """Show everything but the code, which is a bearer secret."""

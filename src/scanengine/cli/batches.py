@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -19,8 +20,10 @@ from scanengine.cli.shared import (
 )
 from scanengine.errors import AssignmentError
 from scanengine.model import Product
-from scanengine.program import exporting, publishing
+from scanengine.program import exporting, importing, publishing
 from scanengine.tables.products import load_products
+
+test_option = click.option("--test", is_flag=True, help="Codes for tests: claimed like others, and worth nothing.")
 
 
 @click.group()
@@ -34,21 +37,52 @@ def batch() -> None:
 @click.option("--gtin", help="Product of the codes; its line is added to products.toml.")
 @click.option("--title", help="Title of the product, if it has no line yet.")
 @click.option("--slot", type=click.IntRange(0, 31), help="Key slot; the highest active one by default.")
+@test_option
 @json_option
 @pass_context
 def create(
-    context: Context, label: str, count: int, gtin: str | None, title: str | None, slot: int | None, as_json: bool
-) -> None:
+    context: Context, label: str, count: int, gtin: str | None, title: str | None, slot: int | None, test: bool,
+    as_json: bool,
+) -> None:  # fmt: skip
     """Make a batch of codes, inactive until `scenes set`."""
     product = _product(context, gtin, title)
-    codes = publishing.create_batch(context.workspace, context.keyring, label, count, product=product, slot=slot)
+    codes = publishing.create_batch(
+        context.workspace, context.keyring, label, count, product=product, slot=slot, test=test
+    )
     if as_json:
-        print_json({"batch": label, "count": codes.count, "slot": codes.slot, "serial_start": codes.serial_start})
+        facts = {"batch": label, "count": codes.count, "slot": codes.slot, "serial_start": codes.serial_start}
+        print_json(facts | ({"test": True} if test else {}))
         return
     end = codes.serial_start + codes.count
+    kind = "test codes" if test else "codes"
     click.echo(
-        f"batch {label}: {codes.count:,} codes in slot {codes.slot}, serials {codes.serial_start}:{end}, inactive"
+        f"batch {label}: {codes.count:,} {kind} in slot {codes.slot}, serials {codes.serial_start}:{end}, inactive"
     )
+
+
+@batch.command("import")
+@click.argument("label")
+@click.argument("file", type=click.File("rb"))
+@click.option("--gtin", help="Product of the codes; its line is added to products.toml.")
+@click.option("--title", help="Title of the product, if it has no line yet.")
+@test_option
+@json_option
+@pass_context
+def import_(
+    context: Context, label: str, file: Any, gtin: str | None, title: str | None, test: bool, as_json: bool
+) -> None:
+    """Make a batch of codes that others made: FILE has one code a line, - is standard input."""
+    product = _product(context, gtin, title)
+    codes, is_new = importing.import_batch(
+        context.workspace, context.keyring, label, file, product=product, test=test, progress=progress_bar
+    )
+    if as_json:
+        facts = {"batch": label, "count": codes.count, "table": codes.table, "is_new": is_new}
+        print_json(facts | ({"test": True} if test else {}))
+        return
+    kind = "test codes" if test else "codes"
+    done = f"{codes.count:,} {kind} imported as table {codes.table}, inactive"
+    click.echo(f"batch {label}: {done if is_new else 'these codes were imported before, nothing changed'}")
 
 
 def _product(context: Context, gtin: str | None, title: str | None) -> Product | None:
@@ -70,14 +104,18 @@ def _product(context: Context, gtin: str | None, title: str | None) -> Product |
 def list_batches(context: Context, as_json: bool) -> None:
     """List the batches in the order of their serials."""
     rows = [
-        (found.label, found.codes.count, found.codes.slot, found.codes.serial_start, len(found.scenes.profiles))
+        (
+            found.label, found.codes.count, "imported" if found.codes.is_imported else found.codes.slot,
+            found.codes.table if found.codes.is_imported else found.codes.serial_start, len(found.scenes.profiles),
+            found.codes.test,
+        )
         for found in context.snapshot().batches
-    ]
-    columns = ("batch", "count", "slot", "serial_start", "profiles")
+    ]  # fmt: skip
+    columns = ("batch", "count", "slot", "serial_start", "profiles", "test")
     if as_json:
         print_json([dict(zip(columns, row, strict=True)) for row in rows])
     else:
-        print_table(columns, rows)
+        print_table(columns, [(*row[:-1], "test" if row[-1] else "") for row in rows])
 
 
 @batch.command("export")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -14,7 +16,7 @@ from scanengine.codes import code_url
 from scanengine.errors import AssignmentError
 from scanengine.keys import Keyring
 from scanengine.model import CODE_SYMBOLS
-from scanengine.tables.codes import CodeTable
+from scanengine.tables.codes import CodeTable, CodeTexts
 
 ExportFormat = Literal["csv", "ndjson", "text"]
 _EXPORT_ROWS: Final = 65_536
@@ -26,7 +28,8 @@ def export_codes(
 ) -> Iterator[tuple[int, bytes]]:
     """Yield the codes of offsets [start, end) for the printer, in pieces of (rows, bytes).
 
-    ``text`` is one code a line; ``csv`` has the header ``offset,code,url``; ``ndjson`` one object a line.
+    ``text`` is one code a line; ``csv`` has the header ``offset,code,url``; ``ndjson`` one object a line. Imported
+    codes have no URL of ours: what is printed is the code itself.
 
     Raises
     ------
@@ -35,12 +38,15 @@ def export_codes(
     """
     if not 0 <= start < end <= codes.count:
         raise AssignmentError(f"range {start}:{end} is empty or outside the batch, which has offsets 0:{codes.count}")
-    if keyring.slot_states.get(codes.slot) in (None, "revoked"):
+    if not codes.is_imported and keyring.slot_states.get(codes.slot) in (None, "revoked"):
         raise AssignmentError(f"slot {codes.slot} of batch {codes.label!r} has no usable keys in keys.toml")
     if form == "csv":
         yield 0, b"offset,code,url\n"
     for first in range(start, end, _EXPORT_ROWS):
         count = min(_EXPORT_ROWS, end - first)
+        if codes.texts is not None:
+            yield count, _imported_lines(codes.texts, first, first + count, form).encode()
+            continue
         letters = keyring.code_keys.encode_many(codes.slot, codes.serial_start + first, count)
         if form == "text":
             yield count, np.pad(letters, ((0, 0), (0, 1)), constant_values=_NEWLINE).tobytes()
@@ -54,6 +60,21 @@ def export_codes(
             url = json.dumps(prefix)[:-1]
             text = "".join([f'{{"offset":{offset},"code":"{code}","url":{url}{code}"}}\n' for offset, code in pairs])
         yield count, text.encode()
+
+
+def _imported_lines(texts: CodeTexts, start: int, end: int, form: ExportFormat) -> str:
+    rows = texts.between(start, end)
+    if form == "text":
+        return "".join([f"{text}\n" for text in rows])
+    lines = io.StringIO()
+    if form == "csv":
+        csv.writer(lines, lineterminator="\n").writerows((offset, text, "") for offset, text in enumerate(rows, start))
+    else:
+        lines.writelines(
+            json.dumps({"offset": offset, "code": text, "url": None}, separators=(",", ":")) + "\n"
+            for offset, text in enumerate(rows, start)
+        )
+    return lines.getvalue()
 
 
 def write_export(path: Path, pieces: Iterator[tuple[int, bytes]], advance: Callable[[int], None]) -> None:

@@ -7,6 +7,7 @@ leaves the old set current, and at most some serials that are never used.
 from __future__ import annotations
 
 import time
+import unicodedata
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,17 +18,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scanengine.campaigns import check_campaign, check_campaign_id, compile_campaign, example_campaign, parse_campaign
-from scanengine.codes import unwrap
+from scanengine.codes import exact_spellings, unwrap
 from scanengine.errors import AssignmentError, CampaignError, WorkspaceError
 from scanengine.keys import Keyring, new_key_file
 from scanengine.model import Product, Scene, SegmentState, Status
+from scanengine.program.keeping import read_code_tables
 from scanengine.program.ledgers import newest_generation
 from scanengine.program.settings import new_settings_file
 from scanengine.tables.codes import CodeTable
 from scanengine.tables.container import publish_bytes
 from scanengine.tables.prizes import PrizeTable, build_prize_table
 from scanengine.tables.products import add_product, check_gtin, load_products
-from scanengine.tables.scenes import Profile, Segments
+from scanengine.tables.scenes import Profile, Segments, link_fault
 from scanengine.tables.snapshot import Batch, Snapshot, load_snapshot
 from scanengine.tables.workspace import Manifest, Workspace, check_label
 
@@ -66,6 +68,7 @@ def create_batch(
     *,
     product: Product | None = None,
     slot: int | None = None,
+    test: bool = False,
 ) -> CodeTable:
     """Make a batch of codes, with one inactive segment over all of it.
 
@@ -77,6 +80,8 @@ def create_batch(
         Its line is added to ``products.toml`` if it has none.
     slot : int, optional
         Key slot; the highest active one if not given.
+    test : bool
+        Whether the codes are for tests: they are claimed like others, and never pay.
 
     Raises
     ------
@@ -86,30 +91,60 @@ def create_batch(
         If the slot does not make codes.
     """
     check_label(label)
+    check_product(product)
     slot = keyring.issuing_slot(slot)
     with workspace.locked():
-        manifest = workspace.read_manifest()
-        if label in manifest.codes or label in manifest.retired:
-            raise AssignmentError(f"batch {label!r} exists, or did once: labels are not used again")
+        check_unused(workspace.read_manifest(), label)
         if product is not None:
             add_product(workspace.products_path, product)
         start = workspace.allocate_serials(slot, count, printed_end=_printed_end(workspace, slot))
-        generation = _next_generation(workspace)
-        codes = CodeTable(label, slot, start, count, time.time_ns() // 1_000_000)
-        codes_name = workspace.table_name("codes", label, generation)
-        codes.write(workspace.table_path("codes", codes_name))
-        scenes_name = workspace.table_name("scenes", label, generation)
-        blank = Segments.blank(count, Profile(product=product.gtin if product else None))
-        blank.write(workspace.table_path("scenes", scenes_name), label, generation)
-        workspace.publish_manifest(
-            msgspec.structs.replace(
-                manifest,
-                generation=generation,
-                codes={**manifest.codes, label: codes_name},
-                scenes={**manifest.scenes, label: scenes_name},
-            )
-        )
+        codes = CodeTable(label, slot, start, count, time.time_ns() // 1_000_000, test)
+        publish_batch(workspace, codes, product)
     return codes
+
+
+def check_printable(name: str, text: str | None) -> None:
+    """Refuse a text that a terminal would obey, or show other than it is; AssignmentError."""
+    for char in text or "":
+        if not char.isprintable() and unicodedata.category(char) not in ("Zs", "Cs"):
+            raise AssignmentError(f"{name}: expected printable characters, found U+{ord(char):04X}: take it out")
+
+
+def check_product(product: Product | None) -> None:
+    """Refuse words of a product that cannot be shown; AssignmentError."""
+    for name, text in msgspec.structs.asdict(product).items() if product else ():
+        check_printable(f"product: {name}", text)
+
+
+def check_unused(manifest: Manifest, label: str) -> None:
+    """Refuse a label that a batch has, or had; AssignmentError."""
+    if label in manifest.codes or label in manifest.retired:
+        raise AssignmentError(f"batch {label!r} exists, or did once: labels are not used again")
+
+
+def publish_batch(workspace: Workspace, codes: CodeTable, product: Product | None, written: str | None = None) -> None:
+    """Publish a new batch with one inactive segment over all of it; the caller holds the lock.
+
+    Parameters
+    ----------
+    written : str, optional
+        Name of the file that holds the code table already.
+    """
+    label, manifest, generation = codes.label, workspace.read_manifest(), _next_generation(workspace)
+    codes_name = written or workspace.table_name("codes", label, generation)
+    if written is None:
+        codes.write(workspace.table_path("codes", codes_name))
+    scenes_name = workspace.table_name("scenes", label, generation)
+    blank = Segments.blank(codes.count, Profile(product=product.gtin if product else None))
+    blank.write(workspace.table_path("scenes", scenes_name), label, generation)
+    workspace.publish_manifest(
+        msgspec.structs.replace(
+            manifest,
+            generation=generation,
+            codes={**manifest.codes, label: codes_name},
+            scenes={**manifest.scenes, label: scenes_name},
+        )
+    )
 
 
 def _next_generation(workspace: Workspace) -> int:
@@ -119,7 +154,7 @@ def _next_generation(workspace: Workspace) -> int:
 
 def _printed_end(workspace: Workspace, slot: int) -> int:
     """Return the end of the serials that any table of a slot shows, those of deleted batches included."""
-    tables = [CodeTable.read(path) for path in (workspace.folder / "codes").glob("*@*.codes")]
+    tables = read_code_tables(workspace).values()
     return max((table.serial_start + table.count for table in tables if table.slot == slot), default=0)
 
 
@@ -191,16 +226,21 @@ def assign_scenes(workspace: Workspace, label: str, ranges: NDArray[np.uint64], 
     ------
     AssignmentError
         If there is no such batch, a range is empty or leaves it, the product has no line, the campaign could never be
-        published under its id, a text cannot be written, or
-        a code would be left without any moment at which it is active; nothing is changed.
+        published under its id, the link is no address on the web, a text cannot be written or shown, or a code
+        would be left without any moment at which it is active; nothing is changed.
     """
     try:
         "".join(filter(None, (change.campaign, change.lot, change.market, change.link))).encode()
     except UnicodeEncodeError as error:
         raise AssignmentError(f"campaign, lot, market and link are text in UTF-8: {error}") from error
+    check_printable("lot", change.lot)
+    check_printable("market", change.market)
     fault = check_campaign_id(change.campaign) if change.campaign else None
     if fault:
         raise AssignmentError(f"campaign: {fault}")
+    fault = link_fault(change.link) if change.link else None
+    if fault:
+        raise AssignmentError(fault)
     if change.product and check_gtin(change.product) not in load_products(workspace.products_path):
         raise AssignmentError(f"product {change.product} has no line in {workspace.products_path}: add it first")
     with workspace.locked():
@@ -256,6 +296,13 @@ def ranges_of_codes(keyring: Keyring, batch: Batch, lines: list[str]) -> NDArray
 
 def offset_of(keyring: Keyring, batch: Batch, text: str) -> int:
     """Return the offset of a code in its batch; AssignmentError if it is not one of it."""
+    if batch.codes.texts is not None:
+        # In the order in which a scan looks for them.
+        offsets = (batch.codes.texts.index.find(found) for found in (*exact_spellings(text), unwrap(text)))
+        offset = next((offset for offset in offsets if offset >= 0), None)
+        if offset is None:
+            raise AssignmentError(f"the code is not in batch {batch.label!r}")
+        return offset
     status, item = keyring.code_keys.decode(unwrap(text))
     if status != Status.VALID:
         raise AssignmentError(f"the code is {Status(status).name.lower()}, expected one of batch {batch.label!r}")

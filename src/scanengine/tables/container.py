@@ -26,7 +26,7 @@ import mmap
 import os
 import stat
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -57,7 +57,9 @@ def _aligned(position: int) -> int:
     return (position + 7) & ~7
 
 
-def write_container(path: Path, kind: int, metadata: object, sections: Mapping[int, NDArray[Any]]) -> None:
+def write_container(
+    path: Path, kind: int, metadata: object, sections: Mapping[int, NDArray[Any]], *, mode: int = 0o444
+) -> None:
     """Write one table file durably and atomically.
 
     Parameters
@@ -70,27 +72,37 @@ def write_container(path: Path, kind: int, metadata: object, sections: Mapping[i
         Anything MessagePack can carry.
     sections : mapping of section id (2 and up) to array
         Written in this order, marked required.
+    mode : int
+        Who may read the file.
 
     Raises
     ------
     FileExistsError
         If `path` exists.
     """
-    payloads = {SECTION_METADATA: msgpack.packb(metadata)}
-    payloads.update({number: np.ascontiguousarray(array).tobytes() for number, array in sections.items()})
+    payloads = {SECTION_METADATA: memoryview(msgpack.packb(metadata))}
+    # Views, not copies: a table of imported codes may be most of what the memory holds.
+    for number, array in sections.items():
+        payloads[number] = np.ascontiguousarray(array).view("u1").ravel().data
     position = _HEADER.size + _ENTRY.size * len(payloads)
-    directory, body = bytearray(), bytearray()
+    directory = bytearray()
+    body: list[bytes | memoryview] = []
     for number, payload in payloads.items():
         start = _aligned(position)
-        body += bytes(start - position) + payload
+        body += [bytes(start - position), payload]
         directory += _ENTRY.pack(number, FLAG_REQUIRED, start, len(payload), xxhash.xxh3_64_intdigest(payload))
         position = start + len(payload)
     header = _HEADER.pack(MAGIC, FORMAT_VERSION, kind, len(payloads), position, 0)
     digest = xxhash.xxh3_64_intdigest(header[:24] + bytes(directory))
-    publish_bytes(path, header[:24] + struct.pack("<Q", digest) + bytes(directory) + bytes(body), replace=False)
+    publish_pieces(path, [header[:24], struct.pack("<Q", digest), bytes(directory), *body], replace=False, mode=mode)
 
 
 def publish_bytes(path: Path, content: bytes, *, replace: bool, mode: int = 0o444) -> None:
+    """Do :func:`publish_pieces` with a file's whole content."""
+    publish_pieces(path, [content], replace=replace, mode=mode)
+
+
+def publish_pieces(path: Path, pieces: Iterable[bytes | memoryview], *, replace: bool, mode: int = 0o444) -> None:
     """Write aside, sync, then rename (or link, if nothing may be replaced) and sync the folder.
 
     After a crash the path holds the old content or the new, never a mixture.
@@ -104,7 +116,8 @@ def publish_bytes(path: Path, content: bytes, *, replace: bool, mode: int = 0o44
     descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
         with open(descriptor, "wb") as file:
-            file.write(content)
+            for piece in pieces:
+                file.write(piece)
             file.flush()
             os.fchmod(file.fileno(), mode)
             os.fsync(file.fileno())

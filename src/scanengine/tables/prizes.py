@@ -20,17 +20,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated, Any, Final, Literal
+from typing import Any, Final
 
 import msgspec
 import numpy as np
-from msgspec import Meta, Struct
+from msgspec import Struct
 from numpy.typing import DTypeLike, NDArray
 
 from scanengine._core import PREDICATE_DTYPE, RULE_DTYPE, TRANSITION_DTYPE, RuleSet
 from scanengine.errors import TableClosedError, TableFormatError
 from scanengine.model import NO_PRIZE, CampaignTerms, PrizeTerms
 from scanengine.tables.container import KIND_PRIZE, Container, open_container, write_container
+from scanengine.tables.prize_metadata import (
+    PrizeEntry,
+    PrizeTableMetadata,
+    RuleEntry,
+)
 
 RULES: Final = 2
 PREDICATES: Final = 3
@@ -52,89 +57,6 @@ LAYOUT: Final[Mapping[int, tuple[DTypeLike, int]]] = {
 DRAW_VERSION: Final = 1
 MODES: Final = ("weighted", "certain")
 """Name of a rule's mode, by its number in the core."""
-
-Number = Annotated[int, Meta(ge=0, le=255)]
-Count = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
-Limit = Annotated[int, Meta(ge=1, le=(1 << 63) - 1)]
-Name = Annotated[str, Meta(min_length=1)]
-Decimal = Annotated[str, Meta(pattern=r"\A(0|[1-9][0-9]*)\Z")]
-
-
-class _Entry(Struct, frozen=True, forbid_unknown_fields=True):
-    """Unknown fields are refused: a reader that skipped a term it does not know would give prizes away."""
-
-
-class PrizeEntry(_Entry, frozen=True):
-    """One prize; `amount` is in minor units of `currency` for cash. `fallback` is a prize number or -1."""
-
-    number: Number
-    id: Name
-    kind: Literal["cash", "points", "coupon", "goods"]
-    amount: Count | None
-    currency: Name | None
-    title: Name
-    stock: Count | None
-    stock_per_day: Count | None
-    fallback: Annotated[int, Meta(ge=-1, le=255)]
-
-    @property
-    def money(self) -> int:
-        """What one award takes from the budget, in minor units; 0 unless the prize is cash."""
-        return (self.amount or 0) if self.kind == "cash" else 0
-
-
-class RuleEntry(_Entry, frozen=True):
-    """One rule; `weights` are decimal strings in the order of its columns, as they may exceed 64 bits."""
-
-    number: Number
-    id: Name
-    mode: Literal["weighted", "certain"]
-    weights: tuple[Decimal, ...]
-
-
-class LimitsEntry(_Entry, frozen=True):
-    """Most recorded claims of one person."""
-
-    per_user: Limit | None
-    per_user_per_day: Limit | None
-
-
-class BudgetEntry(_Entry, frozen=True):
-    """Most money awarded, in minor units of the campaign's currency."""
-
-    total: Count | None
-    per_day: Count | None
-
-
-class PrizeTableMetadata(_Entry, frozen=True):
-    """All of a prize table that is not an array.
-
-    Parameters
-    ----------
-    prize_numbers, rule_numbers : dict of id -> number
-        Every number this campaign ever gave out, in this generation and in all before it.
-    draw_key_id : str
-        Which draw secret the table was published for; says nothing of the secret.
-    source_digest : str
-        XXH3-128 of the campaign file's text, in hexadecimal.
-    """
-
-    id: Name
-    title: Name
-    generation: Limit
-    timezone: Name
-    opens_ms: Count
-    closes_ms: Count
-    limits: LimitsEntry
-    budget: BudgetEntry
-    currency: Name | None
-    prizes: tuple[PrizeEntry, ...]
-    rules: tuple[RuleEntry, ...]
-    prize_numbers: dict[str, Number]
-    rule_numbers: dict[str, Number]
-    draw_key_id: Name
-    draw_version: Literal[1]
-    source_digest: Name
 
 
 class PrizeInfo(Struct, frozen=True):
@@ -261,6 +183,25 @@ class PrizeTable:
             sections[ALIASES][part].tolist(),
             sections[OUTCOMES][part].tolist(),
         )
+
+    def predicates(self, rule_index: int) -> list[tuple[int, list[tuple[int, int]]]]:
+        """Return what must all hold for a rule to draw: field of the core, and half-open ranges one of which holds it.
+
+        Raises
+        ------
+        IndexError
+            If there is no such rule.
+        TableClosedError
+            If the table is closed.
+        """
+        sections = self._sections()
+        rule = sections[RULES][rule_index]
+        first, count = int(rule["predicate_start"]), int(rule["predicate_count"])
+        ranges = sections[RANGES]
+        return [
+            (field, [(low, high) for low, high in ranges[start : start + length].tolist()])
+            for field, start, length, _ in sections[PREDICATES][first : first + count].tolist()
+        ]
 
     def verify(self) -> int:
         """Check the digest of every section; return the number of bytes read.

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import msgspec
 import numpy as np
@@ -30,6 +31,9 @@ _KNOWN_SECTIONS: Final = frozenset((_SECTION_STARTS, _SECTION_PROFILES))
 ALWAYS_MS: Final = (-(2**62), 2**62)
 """The window of a segment that is active without limits."""
 _ALL_SCENES: Final = sum(Scene)
+LINK_CHARS_MAX: Final = 2_048
+"""Longer addresses do not pass every browser and proxy."""
+_CODE: Final = "{code}"
 
 
 class Profile(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -104,7 +108,7 @@ class Segments:
         -----
         O((k + r) log (k + r)); profiles that say the same become one.
         """
-        ranges = _merged(ranges, self.count)
+        ranges = merge_ranges(ranges, self.count)
         bounds = np.union1d(self.starts, ranges)
         bounds = bounds[bounds < self.count]
         old = self.indices[np.searchsorted(self.starts, bounds, side="right") - 1]
@@ -148,8 +152,43 @@ class Segments:
         write_container(path, KIND_SCENE, metadata, sections)
 
 
-def _merged(ranges: NDArray[np.uint64], count: int) -> NDArray[np.uint64]:
-    """Return the ranges sorted and disjoint."""
+def link_fault(link: str) -> str | None:
+    """Return what is wrong with a landing link, or None.
+
+    A browser is sent there at once, so it must be a whole address on the web that cannot be read as anything else.
+    """
+    shown = f"{link[:80]!r}" + ("…" if len(link) > 80 else "")
+    expected = f"link {shown}: expected http:// or https:// with a host"
+    if len(link) > LINK_CHARS_MAX:
+        return f"link {shown}: expected at most {LINK_CHARS_MAX:,} characters, found {len(link):,}"
+    # What does not print holds control characters and all spaces but one; browsers read a backslash as a slash.
+    wrong = next((sign for sign in link if sign in " \\" or not sign.isprintable()), None)
+    if wrong is not None:
+        return f"{expected}, without spaces, control characters and backslashes, found {wrong!r}"
+    try:
+        parts = urlsplit(link)
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        return f"{expected}, found {error}"
+    if parts.scheme not in ("http", "https"):
+        return f"{expected}, found " + (f"{parts.scheme + ':'!r}" if parts.scheme else "no scheme")
+    if not (host or "").strip("."):
+        return f"{expected}, found no host"
+    if "@" in parts.netloc:
+        return f"{expected}, found a user name before it"
+    if set("{}") & set(link.replace(_CODE, "")) or _CODE in parts.netloc:
+        return f"link {shown}: expected no other braces than {_CODE}, and none in the host"
+    return None
+
+
+def merge_ranges(ranges: NDArray[np.uint64], count: int) -> NDArray[np.uint64]:
+    """Return ranges of offsets of a batch of `count` codes sorted and disjoint.
+
+    Raises
+    ------
+    AssignmentError
+        If there is none, or one is empty or leaves the batch.
+    """
     if len(ranges) == 0:
         raise AssignmentError("no code was named: give a range or a file of codes")
     is_wrong = (ranges[:, 0] >= ranges[:, 1]) | (ranges[:, 1] > np.uint64(count))

@@ -21,7 +21,7 @@ import fcntl
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -29,7 +29,7 @@ import msgspec
 import xxhash
 
 from scanengine.errors import AssignmentError, TableFormatError, WorkspaceError
-from scanengine.model import SERIALS_PER_SLOT
+from scanengine.model import SERIALS_PER_SLOT, TABLE_COUNT
 from scanengine.tables.container import publish_bytes, sync_folder
 
 TABLE_KINDS: Final = ("codes", "scenes", "prizes")
@@ -51,6 +51,8 @@ class _Register(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Next serial of each slot."""
     tables: int = 0
     """Next table number for imported codes."""
+    imports: dict[str, int] = {}
+    """Table number of each label that codes were imported under, published or not."""
 
 
 _Content = TypeVar("_Content", bound=msgspec.Struct)
@@ -144,6 +146,15 @@ class Workspace:
                     numbers.append(int(number))
         return max(numbers) + 1
 
+    def generations(self, kind: str) -> dict[str, list[int]]:
+        """Return the generations of every table of a kind on disk, ascending, by batch label or campaign id."""
+        found: dict[str, list[int]] = {}
+        for path in (self.folder / kind).glob(f"*@*.{kind}"):
+            name, _, number = path.stem.rpartition("@")
+            if number.isdecimal():
+                found.setdefault(name, []).append(int(number))
+        return {name: sorted(numbers) for name, numbers in found.items()}
+
     def prize_path_at(self, campaign: str, generation: int) -> Path:
         """Return the prize table of a campaign that was current at a generation.
 
@@ -211,18 +222,27 @@ class Workspace:
     def publish_manifest(self, manifest: Manifest) -> None:
         """Swap the manifest. The caller holds the lock and has written every table that it names.
 
-        A prize table with a higher number than the one that is named was left by a publication that a crash cut short,
-        or outlived a restore of the manifest. From this generation on it is not what decides, so what does is given
-        this generation's number as well: numbers alone say which table a claim was decided by.
+        A table with a higher number than the one that is named was left by a publication that a crash cut short, or
+        outlived a restore of the manifest. From this generation on it is not what decides, so what does is given this
+        generation's number as well: numbers alone say which table a claim was decided by.
         """
-        prizes = dict(manifest.prizes)
-        for campaign, name in manifest.prizes.items():
-            if self.prize_path_at(campaign, manifest.generation).name != name:
-                prizes[campaign] = self.table_name("prizes", campaign, manifest.generation)
-                os.link(self.table_path("prizes", name), self.table_path("prizes", prizes[campaign]))
-                sync_folder(self.folder / "prizes")
-        manifest = msgspec.structs.replace(manifest, prizes=prizes)
+        manifest = msgspec.structs.replace(
+            manifest,
+            scenes=self._renumbered("scenes", manifest.scenes, manifest.generation),
+            prizes=self._renumbered("prizes", manifest.prizes, manifest.generation),
+        )
         publish_bytes(self.manifest_path, _sealed(manifest), replace=True, mode=0o644)
+
+    def _renumbered(self, kind: str, names: dict[str, str], generation: int) -> dict[str, str]:
+        generations = self.generations(kind)
+        renumbered = dict(names)
+        for name, file_name in names.items():
+            numbers = [number for number in generations.get(name, ()) if number <= generation]
+            if numbers and file_name != self.table_name(kind, name, numbers[-1]):
+                renumbered[name] = self.table_name(kind, name, generation)
+                os.link(self.table_path(kind, file_name), self.table_path(kind, renumbered[name]))
+                sync_folder(self.folder / kind)
+        return renumbered
 
     def allocate_serials(self, slot: int, count: int, *, printed_end: int = 0) -> int:
         """Hand out `count` serials of a slot, durably; the caller holds the lock.
@@ -244,22 +264,63 @@ class Workspace:
         TableFormatError
             If the register is missing or damaged. It is never begun anew.
         """
-        try:
-            register = _unsealed(self._allocations_path, self._allocations_path.read_bytes(), _Register)
-        except OSError as error:
-            raise TableFormatError(
-                f"{self._allocations_path}: cannot be read: {error.strerror}; restore it from a backup, "
-                "or serials that are printed could be handed out again"
-            ) from error
+        register = self._read_register()
         start = max(register.serials.get(slot, 0), printed_end)
         if count < 1 or start + count > SERIALS_PER_SLOT:
             raise AssignmentError(
                 f"slot {slot} has {SERIALS_PER_SLOT - start} serials left, {count} asked for: "
                 "ask for 1 or more, or activate another slot in keys.toml"
             )
-        changed = _Register({**register.serials, slot: start + count}, register.tables)
-        publish_bytes(self._allocations_path, _sealed(changed), replace=True, mode=0o644)
+        self._write_register(msgspec.structs.replace(register, serials={**register.serials, slot: start + count}))
         return start
+
+    def allocate_table(self, label: str, *, taken: Collection[int]) -> int:
+        """Hand out the number of a table of imported codes, durably; the caller holds the lock.
+
+        Parameters
+        ----------
+        taken : collection of int
+            Numbers of the tables there are, in case the register was restored from an older backup.
+
+        Returns
+        -------
+        int
+            The number that this label was given before, if no table was ever written with it; else a new one.
+
+        Raises
+        ------
+        AssignmentError
+            If there is none left.
+        TableFormatError
+            If the register is missing or damaged. It is never begun anew.
+        """
+        register = self._read_register()
+        known = register.imports.get(label)
+        if known is not None and known not in taken:
+            return known
+        number = max([register.tables, *(number + 1 for number in taken)])
+        if number >= TABLE_COUNT:
+            raise AssignmentError(f"all {TABLE_COUNT} tables of imported codes were handed out: none is left")
+        imports = {**register.imports, label: number}
+        self._write_register(msgspec.structs.replace(register, tables=number + 1, imports=imports))
+        return number
+
+    def _read_register(self) -> _Register:
+        try:
+            return _unsealed(self._allocations_path, self._allocations_path.read_bytes(), _Register)
+        except OSError as error:
+            raise TableFormatError(
+                f"{self._allocations_path}: cannot be read: {error.strerror}; restore it from a backup, "
+                "or serials that are printed could be handed out again"
+            ) from error
+
+    def _write_register(self, register: _Register) -> None:
+        publish_bytes(self._allocations_path, _sealed(register), replace=True, mode=0o644)
+
+    def clear_aside(self, kind: str, name: str) -> None:
+        """Remove what a crash left aside of the tables of a name; the caller holds the lock."""
+        for path in (self.folder / kind).glob(f".{name}@*.new"):
+            path.unlink(missing_ok=True)
 
 
 def check_label(label: str) -> str:
