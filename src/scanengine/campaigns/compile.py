@@ -31,7 +31,8 @@ from scanengine.campaigns.zone import offset_transitions
 from scanengine.errors import CampaignError
 from scanengine.model import NO_PRIZE, PRIZES_MAX
 from scanengine.tables import prizes as table
-from scanengine.tables.prizes import PrizeTable, PrizeTableMetadata
+from scanengine.tables.prize_metadata import BudgetEntry, LimitsEntry, PrizeEntry, PrizeTableMetadata, RuleEntry
+from scanengine.tables.prizes import PrizeTable
 
 NUMBERS_MAX: Final = PRIZES_MAX
 """Prize and rule numbers are one byte each."""
@@ -151,7 +152,7 @@ def _metadata(
 ) -> PrizeTableMetadata:
     budget = campaign.budget or Budget(campaign.currency or "")
     prizes = tuple(
-        table.PrizeEntry(
+        PrizeEntry(
             number=prize_numbers[prize.id],
             id=prize.id,
             kind=prize.kind,
@@ -165,7 +166,7 @@ def _metadata(
         for prize in campaign.prizes
     )
     rules = tuple(
-        table.RuleEntry(rule_numbers[rule.id], rule.id, rule.mode, tuple(str(weight) for _, weight in rule.weights))
+        RuleEntry(rule_numbers[rule.id], rule.id, rule.mode, tuple(str(weight) for _, weight in rule.weights))
         for rule in campaign.rules
     )
     return PrizeTableMetadata(
@@ -175,8 +176,8 @@ def _metadata(
         timezone=campaign.timezone,
         opens_ms=milliseconds(campaign.opens),
         closes_ms=milliseconds(campaign.closes),
-        limits=table.LimitsEntry(campaign.limits.per_user, campaign.limits.per_user_per_day),
-        budget=table.BudgetEntry(budget.total, budget.per_day),
+        limits=LimitsEntry(campaign.limits.per_user, campaign.limits.per_user_per_day),
+        budget=BudgetEntry(budget.total, budget.per_day),
         currency=campaign.currency,
         prizes=prizes,
         rules=rules,
@@ -185,6 +186,7 @@ def _metadata(
         draw_key_id=draw_key_id,
         draw_version=table.DRAW_VERSION,
         source_digest=campaign.source_digest,
+        page=campaign.page,
     )
 
 

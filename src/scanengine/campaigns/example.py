@@ -9,7 +9,7 @@ from typing import Final
 _EXAMPLE_YEAR: Final = 2026
 _OPENING_MONTH: Final = 3
 _DATE: Final = re.compile(r"\b(20[0-9][0-9])-(?=[0-9]{2}-)")
-EXAMPLE_CAMPAIGN: Final = """\
+EXAMPLE_CAMPAIGN: Final = '''\
 # One campaign. Check it with `scanengine campaign check`, publish it with `scanengine campaign publish`.
 # A published campaign is never changed in place: edit this file and publish the next generation.
 
@@ -27,6 +27,18 @@ per_user_per_day = 20
 currency = "CNY"
 total = 1_500_000                     # 15,000 yuan in all
 per_day = 100_000                     # 1,000 yuan on one local day
+
+[page]                                # how the page behind a printed code looks; leave it out for a plain one
+moment = "red_packet"                 # what opens the prize: plain, red_packet or wheel; it decides nothing
+color = "#c8102e"                     # the accent; text on it and in it stays readable whatever it is
+title = "开盖有奖"
+title_en = "Open a cap, win"          # for browsers that prefer English; without it `title`
+rules = """
+每个码只能领取一次奖品，每人每天最多 20 次。
+奖品送完为止。"""
+rules_en = """
+Each code gives one prize, and each person may claim 20 times a day.
+While stocks last."""
 
 # Prizes. `kind` is cash, points, coupon or goods. Without `stock` a prize never runs out. When stock or
 # budget is used up, the `fallback` is given instead; without a fallback, nothing. Each prize and rule gets a
@@ -76,7 +88,7 @@ draw = { mode = "weighted", weights = { cash-88 = 1, points-10 = 99, none = 900 
 id = "shop"
 draw = { mode = "certain", prize = "points-10" }
 when = { roles = ["retailer"] }
-"""
+'''
 
 
 def example_campaign(today: date) -> str:

@@ -8,6 +8,7 @@ campaign is.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from difflib import get_close_matches
@@ -97,6 +98,15 @@ class Fields:
             return value
         self._absent_or(key, value, required, "a string")
         return None
+
+    def line(self, key: str, chars_max: int, *, required: bool = False) -> str | None:
+        """Return a string of 1 to `chars_max` characters without line breaks and other control characters."""
+        value = self.text(key, required=required)
+        if value is not None and (
+            not 1 <= len(value) <= chars_max or any(unicodedata.category(char) == "Cc" for char in value)
+        ):
+            self.fault(key, f"expected 1 to {chars_max} characters on one line, found {shown(value)}")
+        return value
 
     def choice(self, key: str, choices: Sequence[str]) -> str | None:
         """Return a required string out of a fixed few."""

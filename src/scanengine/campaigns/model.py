@@ -14,6 +14,7 @@ from typing import Final, Literal
 from msgspec import Struct
 
 from scanengine.model import Role
+from scanengine.tables.themes import PageTheme
 
 NONE: Final = "none"
 """Id of the outcome without a prize; no prize can have it."""
@@ -146,6 +147,7 @@ class Campaign(Struct, frozen=True):
     source_digest: str
     limits: Limits = Limits()
     budget: Budget | None = None
+    page: PageTheme | None = None
 
     @property
     def currency(self) -> str | None:

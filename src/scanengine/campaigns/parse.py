@@ -17,11 +17,12 @@ import xxhash
 
 from scanengine.campaigns.fields import INT64_MAX, Fields, hint, shown
 from scanengine.campaigns.model import KINDS, NONE, Budget, Campaign, Kind, Limits, Prize, Rule
+from scanengine.campaigns.page import read_page
 from scanengine.campaigns.rules import RULE_KEYS, read_rule
 from scanengine.errors import CampaignError
 from scanengine.model import PRIZES_MAX, RULES_MAX
 
-CAMPAIGN_KEYS: Final = ("id", "title", "opens", "closes", "timezone", "limits", "budget", "prizes", "rules")
+CAMPAIGN_KEYS: Final = ("id", "title", "opens", "closes", "timezone", "limits", "budget", "page", "prizes", "rules")
 LIMITS_KEYS: Final = ("per_user", "per_user_per_day")
 BUDGET_KEYS: Final = ("currency", "total", "per_day")
 PRIZE_KEYS: Final = (
@@ -117,6 +118,7 @@ def _read_campaign(fields: Fields, digest: str) -> Campaign | None:
     timezone = _read_timezone(fields)
     limits = _read_limits(fields)
     budget = _read_budget(fields)
+    page = read_page(fields, TITLE_CHARS_MAX)
     prize_tables = fields.tables("prizes", PRIZE_KEYS, PRIZES_MAX)
     # Ids first: an entry with a fault elsewhere is still one that others may name.
     prize_ids = _read_ids(prize_tables)
@@ -130,7 +132,9 @@ def _read_campaign(fields: Fields, digest: str) -> Campaign | None:
     _check_numbers(rule_tables, rules)
     if opens is None or closes is None:
         return None
-    return Campaign(campaign_id, title, opens, closes, timezone, tuple(prizes), tuple(rules), digest, limits, budget)
+    return Campaign(
+        campaign_id, title, opens, closes, timezone, tuple(prizes), tuple(rules), digest, limits, budget, page
+    )
 
 
 def _read_campaign_id(fields: Fields) -> str:
@@ -143,12 +147,7 @@ def _read_campaign_id(fields: Fields) -> str:
 
 
 def _read_title(fields: Fields) -> str:
-    found = fields.text("title", required=True)
-    if found is not None and (
-        not 1 <= len(found) <= TITLE_CHARS_MAX or any(unicodedata.category(char) == "Cc" for char in found)
-    ):
-        fields.fault("title", f"expected 1 to {TITLE_CHARS_MAX} characters on one line, found {shown(found)}")
-    return found or ""
+    return fields.line("title", TITLE_CHARS_MAX, required=True) or ""
 
 
 def _read_timezone(fields: Fields) -> str:
