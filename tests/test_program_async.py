@@ -12,7 +12,8 @@ import scanengine
 from helpers import NOW_MS, Shop
 from scanengine.errors import LedgerUnavailableError
 from scanengine.ledger import MemoryLedger, SqliteLedger
-from scanengine.model import ClaimRequest, Receipt
+from scanengine.model import ClaimRequest, Receipt, Scene, SegmentState
+from scanengine.program.publishing import SceneChange
 from scanengine.program.scans import Scan
 
 
@@ -114,3 +115,24 @@ def test_every_event_loop_gathers_for_itself(shop: Shop) -> None:
     for offset in range(3):
         answer = asyncio.run(program.claim_async(shop.code(offset), user="ann"))
         assert answer.claim is not None
+
+
+async def test_tables_are_read_again_outside_the_event_loop(shop: Shop) -> None:
+    """A publication that a claim meets is taken over in a thread; if the ledger cannot be told, it is pending."""
+    ledger = Turns()
+    program = shop.program(ledger)
+    shop.assign(0, 9, SceneChange(SegmentState.ACTIVE, Scene.AUTHENTICITY | Scene.MARKETING, "spring"))
+    ledger.announce(shop.workspace.read_manifest().generation)
+    threads = []
+
+    def refresh() -> bool:
+        threads.append(threading.current_thread())
+        raise LedgerUnavailableError("the ledger is away")
+
+    program.refresh = refresh  # type: ignore[method-assign]
+    answer = await program.claim_async(shop.code(0), user="ann")
+    assert answer.is_pending
+    assert threads
+    assert threading.main_thread() not in threads
+    del program.refresh
+    assert (await program.claim_async(shop.code(0), user="ann")).claim.replayed is False

@@ -6,8 +6,11 @@ from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 
+from msgspec import UNSET
+
 from scanengine.model import (
     NO_PRIZE,
+    TEST_SUFFIX,
     Answer,
     ClaimReply,
     ClaimStatus,
@@ -82,6 +85,7 @@ class Answerer:
             batch=decision.batch,
             scenes=scene_names(decision.scenes),
             claim=claim,
+            test=decision.test or UNSET,
         )
 
     def _verdict(self, decision: Decision, facts: ScanFacts | None) -> str | None:
@@ -109,16 +113,19 @@ class Answerer:
             return None
         prize = self.prize_table(receipt.campaign, receipt.generation, snapshot).prize(receipt.prize)
         assert prize is not None  # The ledger gives only prizes of the terms, which are those of this very table.
-        return PrizeReply(prize.id, prize.kind, prize.amount, prize.currency, prize.title)
+        # Whoever pays by replies must not pay a test.
+        amount = 0 if prize.amount and receipt.campaign.endswith(TEST_SUFFIX) else prize.amount
+        return PrizeReply(prize.id, prize.kind, amount, prize.currency, prize.title)
 
     def prize_table(self, campaign: str, generation: int, snapshot: Snapshot) -> PrizeTable:
-        """Return the prize table of a campaign that was current at a generation.
+        """Return the prize table of a campaign that was current at a generation; tests draw from the real one's.
 
         Raises
         ------
         TableFormatError
             If it is gone or damaged.
         """
+        campaign = campaign.removesuffix(TEST_SUFFIX)
         current = snapshot.prizes.get(campaign)
         if current is not None and current.generation <= generation <= snapshot.generation:
             return current

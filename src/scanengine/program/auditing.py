@@ -1,7 +1,8 @@
-"""The audit of a program: the ledger against itself, against the published limits, and against a witness."""
+"""The audit of a program: the ledger against itself, the tables that decided, published limits, and a witness."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ import msgspec
 from scanengine.errors import LedgerFormatError, SettingsError
 from scanengine.keys import Keyring
 from scanengine.ledger import audit
-from scanengine.model import NO_PRIZE, ClaimReply, ClaimStatus, Party, PrizeReply
+from scanengine.model import NO_PRIZE, ClaimReply, ClaimStatus, Party, PrizeReply, terms_for_tests
 from scanengine.program.answers import Answerer
 from scanengine.program.ledgers import open_reader
+from scanengine.program.replaying import Replayer
 from scanengine.program.settings import Settings
 from scanengine.tables.snapshot import load_snapshot
 from scanengine.tables.workspace import Workspace
@@ -41,7 +43,13 @@ class ProgramAudit(msgspec.Struct, frozen=True):
     lost, changed : list of str
         Ids of acknowledged claims that the ledger lacks, or holds with another prize.
     problems : list of str
-        What does not agree inside the ledger.
+        What does not agree inside the ledger, or with the tables that decided.
+    replayed : int
+        Claims that were decided again from the tables of their generation.
+    replayed_events : int
+        Those of them whose events were there, which tell all that a decision depends on.
+    notes : list of str
+        What could not be decided again, and why.
     """
 
     claims: int
@@ -52,6 +60,9 @@ class ProgramAudit(msgspec.Struct, frozen=True):
     lost: list[str]
     changed: list[str]
     problems: list[str]
+    replayed: int
+    replayed_events: int
+    notes: list[str]
 
     @property
     def is_clean(self) -> bool:
@@ -59,8 +70,22 @@ class ProgramAudit(msgspec.Struct, frozen=True):
         return not (self.lost or self.changed or self.problems)
 
 
+def decisions_kept(workspace: Workspace, settings: Settings, keyring: Keyring) -> int:
+    """Return how many records and events there are to be replayed, about: they may be more in a moment."""
+    reader = open_reader(workspace, settings, keyring)
+    if reader is None:
+        return 0
+    with reader:
+        marks = reader.marks()
+    return 2 * marks.claims - marks.trimmed_claims
+
+
 def audit_program(
-    workspace: Workspace, settings: Settings, keyring: Keyring, witness_path: Path | None = None
+    workspace: Workspace,
+    settings: Settings,
+    keyring: Keyring,
+    witness_path: Path | None = None,
+    on_replayed: Callable[[int], None] = lambda count: None,
 ) -> ProgramAudit:
     """Audit the ledger of a workspace, also while a server uses it.
 
@@ -68,6 +93,8 @@ def audit_program(
     ----------
     witness_path : path, optional
         NDJSON of replies as they were received: of ``POST /v1/scans``, of batches, problems among them.
+    on_replayed : callable of int, optional
+        Told how many more decisions have been replayed; :func:`decisions_kept` says of how many.
 
     Raises
     ------
@@ -85,8 +112,11 @@ def audit_program(
             f"{workspace.ledger_path}: there is no ledger; it is made when the program is first opened"
         )
     with reader:
-        report = audit(reader, {campaign: table.terms for campaign, table in snapshot.prizes.items()})
         answerer = Answerer(workspace, settings)
+        replayer = Replayer(workspace, keyring, answerer, on_replayed)
+        terms = [table.terms for table in snapshot.prizes.values()]
+        terms += [terms_for_tests(each) for each in terms]
+        report = audit(reader, {each.id: each for each in terms}, replayer)
         found: dict[str, str | None] = {}
         campaigns = reader.campaigns()
         for _, records in reader.claims() if told else ():
@@ -107,7 +137,10 @@ def audit_program(
         acknowledged=len(told),
         lost=sorted(told.keys() - found.keys()),
         changed=sorted(claim_id for claim_id, prize in found.items() if told[claim_id] != prize),
-        problems=report.problems,
+        problems=[f"deleted batch {label}: {why}" for label, why in sorted(replayer.damaged.items())] + report.problems,
+        replayed=replayer.records,
+        replayed_events=replayer.events,
+        notes=[f"{reason}: {count} not replayed" for reason, count in sorted(replayer.skipped.items())],
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Final, Protocol
 
 from scanengine.engine import Engine
-from scanengine.errors import SettingsError, TableFormatError
+from scanengine.errors import LedgerUnavailableError, SettingsError, TableFormatError
 from scanengine.keys import Keyring
 from scanengine.ledger import PENDING
 from scanengine.model import Answer, ClaimRequest, ClaimStatus, Decision, Party, Receipt, Status
@@ -39,11 +39,37 @@ class ClaimsHost(Protocol):
         """Take over what has been published since."""
 
 
+def claim_request(keyring: Keyring, scan: Scan, decision: Decision, now_ms: int) -> ClaimRequest:
+    """Return what to ask the ledger for a scan that was decided."""
+    party = Party.of(scan.role)
+    return ClaimRequest(
+        item=decision.item,
+        party=party,
+        user=scan.user,
+        user_hash=keyring.user_hash(scan.user),
+        visit=scan.visit,
+        visit_hash=keyring.visit_hash(scan.visit),
+        claim_id=keyring.claim_id(decision.item, party),
+        generation=decision.generation,
+        offers=decision.offers,
+        terms=decision.terms,
+        refusal=decision.refusal,
+        local_date=decision.local_date,
+        now_ms=now_ms,
+        counts_scan=decision.status == Status.VALID,
+        batch=decision.batch or "",
+        product=decision.product.gtin if decision.product else "",
+        role=scan.role,
+        region=scan.region,
+    )
+
+
 class Claims:
     """Some scans on their way through engine and ledger, without any waiting of its own.
 
     ``requests`` says what to ask the ledger next, ``receive`` takes the receipts, until there is nothing to ask. What
-    was decided on a generation older than the ledger has seen comes back ``stale`` and is decided again.
+    was decided on a generation older than the ledger has seen comes back ``stale`` and is decided again: ``are_stale``
+    asks for :meth:`refresh` first, which reads files and may wait for the ledger.
     """
 
     def __init__(self, host: ClaimsHost, scans: Sequence[Scan], now_ms: int) -> None:
@@ -60,12 +86,6 @@ class Claims:
         """Return what to ask the ledger, empty when every scan is answered."""
         if self._tries == _STALE_TRIES:
             return []
-        if self._tries:
-            try:
-                self._host.refresh()
-            except (TableFormatError, SettingsError):
-                # Other scans of this call may be recorded already: what cannot be decided stays pending.
-                logger.exception("what was published cannot be used, the current tables stay")
         self._tries += 1
         self._engine = self._host.engine
         self._asked = []
@@ -74,36 +94,25 @@ class Claims:
             scan = self._scans[index]
             decision = self._engine.decide(scan.code, self._now_ms, scan.role, scan.region)
             if decision.batch is not None:
-                request = self._request(scan, decision)
+                request = claim_request(self._host.keyring, scan, decision, self._now_ms)
                 self._asked.append((index, decision, request.claim_id))
                 requests.append(request)
             else:
                 self._answers[index] = self._host.answerer.verified(decision, None)
         return requests
 
-    def _request(self, scan: Scan, decision: Decision) -> ClaimRequest:
-        keyring = self._host.keyring
-        party = Party.of(scan.role)
-        return ClaimRequest(
-            item=decision.item,
-            party=party,
-            user=scan.user,
-            user_hash=keyring.user_hash(scan.user),
-            visit=scan.visit,
-            visit_hash=keyring.visit_hash(scan.visit),
-            claim_id=keyring.claim_id(decision.item, party),
-            generation=decision.generation,
-            offers=decision.offers,
-            terms=decision.terms,
-            refusal=decision.refusal,
-            local_date=decision.local_date,
-            now_ms=self._now_ms,
-            counts_scan=decision.status == Status.VALID,
-            batch=decision.batch or "",
-            product=decision.product.gtin if decision.product else "",
-            role=scan.role,
-            region=scan.region,
-        )
+    @property
+    def are_stale(self) -> bool:
+        """Whether some are to be decided again, on newer tables."""
+        return bool(self._waiting) and self._tries > 0
+
+    def refresh(self) -> None:
+        """Take over what has been published since."""
+        try:
+            self._host.refresh()
+        except (TableFormatError, SettingsError, LedgerUnavailableError):
+            # Other scans of this call may be recorded already: what cannot be decided stays pending.
+            logger.exception("what was published cannot be used, the current tables stay")
 
     def receive(self, receipts: Sequence[Receipt]) -> None:
         """Take the receipts of the requests asked last, in order."""

@@ -10,91 +10,40 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from scanengine.engine import Decisions, Engine
-from scanengine.errors import LedgerUnavailableError, ScanError
-from scanengine.keys import Keyring, load_keyring
+from scanengine.errors import LedgerUnavailableError, SettingsError
+from scanengine.keys import Keyring
 from scanengine.ledger import Ledger, LedgerReader
-from scanengine.model import (
-    Answer,
-    Decision,
-    ObserveRequest,
-    Role,
-    ScanFacts,
-    Status,
-)
+from scanengine.model import TEST_SUFFIX, Answer, ClaimStatus, Decision, ObserveRequest, Role, ScanFacts, Status
 from scanengine.program.answers import Answerer
-from scanengine.program.claims import Claims
+from scanengine.program.claims import Claims, claim_request
 from scanengine.program.gathering import Gathering
-from scanengine.program.ledgers import open_ledger, open_reader
-from scanengine.program.scans import Scan, region_code, role_of
-from scanengine.program.settings import Settings, load_settings
+from scanengine.program.scans import Scan, region_code, role_of, time_ms_of
+from scanengine.program.settings import Settings
 from scanengine.tables.snapshot import Snapshot, load_snapshot
+from scanengine.tables.themes import PageTheme
 from scanengine.tables.workspace import Workspace
+
+if TYPE_CHECKING:
+    from aiohttp import web
 
 logger = logging.getLogger(__name__)
 
-LedgerMode = Literal["own", "read", "none"]
-_TIME_MS_END: Final = 253_370_764_800_000
-"""The year 9999 UTC: a later time is a mistake in its unit, and none could be told in every zone."""
-_CLAIMS_AT_ONCE: Final = 256
-"""Entries of a batch decided between two turns of the event loop: under a millisecond."""
-
-
-def open_program(
-    folder: str | os.PathLike[str], *, ledger: LedgerMode | None = "own", settings: Settings | None = None
-) -> Program:
-    """Open a workspace.
-
-    Parameters
-    ----------
-    folder : path
-    ledger : {"own", "read", "none"} or None
-        ``own``: claims and counts, as the owner of an SQLite ledger or beside others in a Redis. ``read``: looks at
-        the ledger beside those who claim. ``none`` (or None): decides only.
-    settings : Settings, optional
-        Instead of the workspace's ``scanengine.toml``.
-
-    Raises
-    ------
-    WorkspaceError, SettingsError, KeyringError, TableFormatError
-        If the folder is not a workspace, or one of its files is wrong.
-    LedgerBusyError
-        If another process owns the ledger.
-    LedgerFormatError
-        If the ledger is damaged or of another program.
-    """
-    if ledger not in ("own", "read", "none", None):
-        raise ValueError(f"ledger is 'own', 'read', 'none' or None, found {ledger!r}")
-    workspace = Workspace(Path(folder))
-    settings = settings or load_settings(workspace.settings_path)
-    keyring = load_keyring(workspace.keys_path)
-    snapshot = load_snapshot(workspace)
-    opened: Ledger | None = None
-    reader: LedgerReader | None = None
-    if ledger == "own":
-        opened = open_ledger(workspace, settings, keyring)
-    elif ledger == "read":
-        reader = open_reader(workspace, settings, keyring)
-    try:
-        return Program(workspace, settings, keyring, snapshot, opened, reader, has_counts=ledger in ("own", "read"))
-    except BaseException:
-        for each in (opened, reader):
-            if each is not None:
-                each.close()
-        raise
+_TOLD_AGAIN: Final = (ClaimStatus.AWARDED, ClaimStatus.NO_PRIZE, ClaimStatus.TAKEN)
+"""What is known of a claim that was made before."""
+_CLAIMS_AT_ONCE: Final = 128
+"""Entries of a batch decided between two turns of the event loop, well under a millisecond, and asked together."""
 
 
 def _now_ms() -> int:
@@ -135,9 +84,7 @@ class Program:
     def __enter__(self) -> Program:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -192,6 +139,31 @@ class Program:
                 # Claims that were decided before and wait for the ledger are decided again.
                 self._ledger.announce(snapshot.generation)
             return is_new
+
+    def web_app(self) -> web.Application:
+        """Return the HTTP routes of this program as an aiohttp application, to serve or to mount in another one.
+
+        Each call returns a new one. The program stays the caller's, to refresh and, after it has stopped, to close.
+
+        Raises
+        ------
+        LedgerUnavailableError
+            If this program was opened without owning a ledger.
+        SettingsError
+            If the extra ``server`` is not installed.
+
+        Notes
+        -----
+        Bearer tokens are those of ``keys.toml``; without any, back ends are answered on this machine only. Batches of
+        scans need a ``client_max_size`` of 4 MiB, which the outermost application sets.
+        """
+        assert self.ledger
+        try:
+            # The one import that goes upwards, and only when it is called: nobody else needs aiohttp.
+            from scanengine.server.app import make_app
+        except ModuleNotFoundError as error:
+            raise SettingsError(f"{error.name} is missing: pip install 'scanengine[server]'") from error
+        return make_app(self)
 
     # Deciding -------------------------------------------------------------------------------------------------------
 
@@ -274,6 +246,51 @@ class Program:
                 logger.warning("item %d: verified without counts, the ledger did not answer", decision.item)
         return self._answerer.verified(decision, facts)
 
+    async def look_async(
+        self, text: str, *, user: str | None = None, visit: str | None = None, now: datetime | int | None = None
+    ) -> tuple[Decision, Answer]:
+        """Decide one scan of a consumer, count it, and tell what was claimed before. Never claims.
+
+        Parameters
+        ----------
+        user : str or None
+            Whose look it is: the answer holds the claim of the item if there is one, theirs or ``taken``.
+        visit : str or None
+            With it the look counts as a scan, once for each visit.
+
+        Notes
+        -----
+        Where the ledger does not answer, ``scan``, ``verdict`` and ``claim`` are None.
+        """
+        now_ms = self._time_ms(now)
+        engine = self._engine
+        decision = engine.decide(text, now_ms)
+        counts_scan = visit is not None and decision.status == Status.VALID
+        if decision.batch is None or (decision.status != Status.VALID and user is None):
+            return decision, self._answerer.verified(decision, None)
+        try:
+            if user is None:
+                visit_hash = self.keyring.visit_hash(visit) if visit else 0
+                look = ObserveRequest(decision.item, visit_hash, now_ms, counts_scan=counts_scan)
+                return decision, self._answerer.verified(decision, await self.ledger.observe_async(look))
+            asked = claim_request(self.keyring, Scan.of(text, user, visit), decision, now_ms)
+            # Without terms the ledger can only tell what was claimed before.
+            asked = replace(asked, offers=(), terms=None, refusal="not_asked", counts_scan=counts_scan)
+            receipt = await self.ledger.claim_async(asked)
+        except LedgerUnavailableError:
+            return decision, self._answerer.verified(decision, None)
+        if receipt.status in _TOLD_AGAIN:
+            return decision, self._answerer.claimed(decision, asked.claim_id, receipt, engine.snapshot)
+        return decision, self._answerer.verified(decision, receipt.scan)
+
+    def page_of(self, decision: Decision) -> PageTheme:
+        """Return how the page of a decision looks: as its campaign says, or the plain one without a campaign."""
+        table = self.snapshot.prizes.get((decision.campaign or "").removesuffix(TEST_SUFFIX))
+        if table is None:
+            return PageTheme()
+        theme = table.metadata.page or PageTheme()
+        return theme if theme.title else replace(theme, title=table.title)
+
     def _looking(self, text: str, now: datetime | int | None) -> tuple[Decision, ObserveRequest | None]:
         now_ms = self._time_ms(now)
         decision = self._engine.decide(text, now_ms)
@@ -354,10 +371,12 @@ class Program:
         claims = Claims(self, scans, self._time_ms(now))
         while requests := claims.requests():
             claims.receive(self.ledger.claim_many(requests))
+            if claims.are_stale:
+                claims.refresh()
         return claims.answers()
 
     async def claim_many_async(self, scans: Sequence[Scan], *, now: datetime | int | None = None) -> list[Answer]:
-        """Do :meth:`claim_many` without blocking the event loop."""
+        """Do :meth:`claim_many` without blocking the event loop; the scans may reach the ledger in another order."""
         if len(scans) <= _CLAIMS_AT_ONCE:
             return await self._claim_part(scans, self._time_ms(now))
         parts = []
@@ -372,15 +391,9 @@ class Program:
         claims = Claims(self, scans, now_ms)
         while requests := claims.requests():
             claims.receive(await self.ledger.claim_many_async(requests))
+            if claims.are_stale:
+                await asyncio.to_thread(claims.refresh)
         return claims.answers()
 
     def _time_ms(self, now: datetime | int | None) -> int:
-        if now is None:
-            return self.clock()
-        if isinstance(now, datetime):
-            if now.tzinfo is None:
-                raise ScanError("now", f"expected a time with a zone, found {now.isoformat()}")
-            now = round(now.timestamp() * 1000)
-        if not 0 <= now < _TIME_MS_END:
-            raise ScanError("now", f"expected milliseconds since 1970 before the year 9999, found {now}")
-        return now
+        return self.clock() if now is None else time_ms_of(now)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from datetime import datetime
 from typing import Final
 
 import msgspec
@@ -14,6 +15,8 @@ from scanengine.model import TEXT_CHARS_MAX, USER_BYTES_MAX, VISIT_BYTES_MAX, Ro
 _ROLES: Final = {role.name.lower(): role for role in Role}
 _REGION_DIGITS: Final = 6
 _SHOWN_CHARS: Final = 14
+_TIME_MS_END: Final = 253_370_764_800_000
+"""The year 9999 UTC: a later time is a mistake in its unit, and none could be told in every zone."""
 _visit_prefix = os.urandom(9).hex()
 _visit_numbers = itertools.count()
 
@@ -89,6 +92,17 @@ def region_code(region: str | int | None) -> int:
     if isinstance(region, bool) or not (text.isascii() and text.isdecimal()) or len(text) not in (2, 4, 6):
         raise ScanError("region", f"expected an adcode of 2, 4 or 6 digits, found {_shown(region)}")
     return int(text.ljust(_REGION_DIGITS, "0"))
+
+
+def time_ms_of(now: datetime | int) -> int:
+    """Return milliseconds since 1970 UTC; ScanError for a time without a zone, or none that can be told."""
+    if isinstance(now, datetime):
+        if now.tzinfo is None:
+            raise ScanError("now", f"expected a time with a zone, found {now.isoformat()}")
+        now = round(now.timestamp() * 1000)
+    if not 0 <= now < _TIME_MS_END:
+        raise ScanError("now", f"expected milliseconds since 1970 before the year 9999, found {now}")
+    return now
 
 
 def _shown(value: object) -> str:
