@@ -17,7 +17,7 @@ import pytest
 from helpers import DRAW_SECRET, KEYS, PROGRAM_SECRET, SLOT_SECRET, TOKEN, replaced
 from helpers_core import CODE_VECTORS, DRAW_VECTORS
 from scanengine.errors import KeyringError
-from scanengine.keys import Keyring, derive_key, load_keyring, new_key_file
+from scanengine.keys import Caller, Keyring, derive_key, load_keyring, new_key_file
 from scanengine.model import Party
 
 SECRETS = (SLOT_SECRET, DRAW_SECRET, PROGRAM_SECRET)
@@ -185,13 +185,13 @@ def test_a_ring_without_slots_checks_nothing() -> None:
 
 
 def test_tokens_are_accepted_whole_or_not_at_all(path: Path) -> None:
-    second = '[[tokens]]\nname = "other"\ntoken = "另一个令牌"\n'
+    second = '[[tokens]]\nname = "other"\ntoken = "另一个令牌"\nadmin = true\n'
     keyring = load_keyring(write(path, KEYS + second))
-    assert keyring.accepts_token(TOKEN)
-    assert keyring.accepts_token("另一个令牌")
+    assert keyring.caller(TOKEN) == Caller("shop-backend")
+    assert keyring.caller("另一个令牌") == Caller("other", is_admin=True)
     for wrong in ("", " ", TOKEN[:-1], TOKEN + " ", TOKEN.upper(), "shop-backend", "\udcff"):
-        assert not keyring.accepts_token(wrong)
-    assert not ring().accepts_token("")
+        assert keyring.caller(wrong) is None
+    assert ring().caller("") is None
 
 
 def test_claim_ids_are_those_of_the_written_rule() -> None:
@@ -240,3 +240,17 @@ def test_the_name_of_a_draw_secret_tells_secrets_apart_and_nothing_else() -> Non
     for name in names:
         assert re.fullmatch(r"[0-9a-f]{16}", name)
     assert ring().draw_key_id not in {DRAW_SECRET.hex()[:16], hashlib.sha256(DRAW_SECRET).hexdigest()[:16]}
+
+
+def test_cookies_are_signed_with_the_first_session_secret_and_checked_with_all(path: Path) -> None:
+    first, second = "11" * 32, "22" * 32
+    both = load_keyring(write(path, f'{KEYS}\n[sessions]\nsecrets = ["{first}", "{second}"]\n')).session_keys
+    assert len({*both, ring().session_keys[0]}) == 3
+    assert load_keyring(write(path, f'{KEYS}\n[sessions]\nsecrets = ["{second}"]\n')).session_keys == both[1:]
+    with pytest.raises(KeyringError, match="sessions: the secret has 2 bytes"):
+        load_keyring(write(path, f'{KEYS}\n[sessions]\nsecrets = ["beef"]\n'))
+
+
+def test_the_secret_of_the_official_account_is_kept(path: Path) -> None:
+    assert load_keyring(write(path, f'{KEYS}\n[wechat]\nsecret = "an AppSecret"\n')).wechat_secret == "an AppSecret"
+    assert ring().wechat_secret is None

@@ -7,6 +7,7 @@ so that no use can be mistaken for another (RFC 7693, section 2.8 of the BLAKE2 
     draw secret     scan-draw, scan-pool     odds: who holds it can compute winners; it can make no code
     program secret  scan-claim, scan-user,   claim ids and the 64-bit hashes of users and visits that the ledger keeps
                     scan-visit
+    session secret  scan-session             cookies and login states; the program secret where none is given
 """
 
 from __future__ import annotations
@@ -56,6 +57,11 @@ class _SecretEntry(msgspec.Struct, forbid_unknown_fields=True):
 class _TokenEntry(msgspec.Struct, forbid_unknown_fields=True):
     name: str
     token: str
+    admin: bool = False
+
+
+class _SessionEntry(msgspec.Struct, forbid_unknown_fields=True):
+    secrets: list[str]
 
 
 class _KeyFile(msgspec.Struct, forbid_unknown_fields=True):
@@ -63,6 +69,15 @@ class _KeyFile(msgspec.Struct, forbid_unknown_fields=True):
     draw: _SecretEntry
     program: _SecretEntry
     tokens: list[_TokenEntry] = []
+    sessions: _SessionEntry | None = None
+    wechat: _SecretEntry | None = None
+
+
+class Caller(msgspec.Struct, frozen=True):
+    """A back end that showed a bearer token; only an `is_admin` one may change tables and ledger."""
+
+    name: str
+    is_admin: bool = False
 
 
 class Keyring:
@@ -75,8 +90,13 @@ class Keyring:
         ``revoked`` does neither.
     draw_secret, program_secret : bytes
         32 bytes each.
-    tokens : sequence of (str, str)
-        Name and bearer token of each trusted back end.
+    tokens : sequence of (str, str, bool)
+        Name and bearer token of each trusted back end, and whether it may change tables and ledger.
+    session_secrets : sequence of bytes
+        32 bytes each: the first signs cookies, all of them are accepted, so that a new one can be known to all servers
+        before any of them signs with it.
+    wechat_secret : str or None
+        AppSecret of the official account.
 
     Raises
     ------
@@ -89,7 +109,9 @@ class Keyring:
         slots: Sequence[tuple[int, bytes, str]],
         draw_secret: bytes,
         program_secret: bytes,
-        tokens: Sequence[tuple[str, str]] = (),
+        tokens: Sequence[tuple[str, str, bool]] = (),
+        session_secrets: Sequence[bytes] = (),
+        wechat_secret: str | None = None,
     ) -> None:
         self.slot_states: dict[int, str] = {}
         prepared = []
@@ -101,18 +123,25 @@ class Keyring:
                 raise KeyringError(f"slot {slot}: unknown state, expected one of {', '.join(SLOT_STATES)}")
             _checked_secret(f"slot {slot}", secret)
             self.slot_states[slot] = state
-            if state != "revoked":
-                prepared.append((slot, derive_key(secret, "scan-tag"), derive_key(secret, "scan-mask")))
-        self.code_keys = CodeKeys(prepared)
+            prepared.append((slot, derive_key(secret, "scan-tag"), derive_key(secret, "scan-mask")))
+        self.code_keys = CodeKeys([keys for keys in prepared if self.slot_states[keys[0]] != "revoked"])
+        # Tells whether a code was ever made here; no scan is decided by it.
+        self.all_code_keys = CodeKeys(prepared)
         self._draw_secret = _checked_secret("draw", draw_secret)
         _checked_secret("program", program_secret)
         self._claim_hash = blake2b(digest_size=16, key=program_secret, person=b"scan-claim")
         self._user_key = derive_key(program_secret, "scan-user")
         self._visit_key = derive_key(program_secret, "scan-visit")
-        for name, token in tokens:
+        for name, token, _ in tokens:
             if not token.strip():
                 raise KeyringError(f"token {name!r} is empty, and would let everybody in")
-        self._token_digests = tuple(sha256(token.encode()).digest() for _, token in tokens)
+        self._callers = tuple(
+            (sha256(token.encode()).digest(), Caller(name, is_admin)) for name, token, is_admin in tokens
+        )
+        for secret in session_secrets:
+            _checked_secret("sessions", secret)
+        self.session_keys = tuple(derive_key(secret, "scan-session") for secret in session_secrets or [program_secret])
+        self.wechat_secret = wechat_secret
         self.program_key_id = derive_key(program_secret, "scan-program-id").hex()[:16]
         self.draw_key_id = derive_key(draw_secret, "scan-draw-id").hex()[:16]
 
@@ -125,12 +154,13 @@ class Keyring:
     @property
     def has_tokens(self) -> bool:
         """Whether any bearer token is configured."""
-        return bool(self._token_digests)
+        return bool(self._callers)
 
-    def accepts_token(self, token: str) -> bool:
-        """Whether `token` is one of the configured ones, compared in constant time."""
+    def caller(self, token: str) -> Caller | None:
+        """Return whose bearer token this is, None if it is nobody's; compared in constant time."""
         digest = sha256(token.encode("utf-8", "surrogateescape")).digest()
-        return any([hmac.compare_digest(digest, known) for known in self._token_digests])  # noqa: C419 - all of them
+        found = [caller for known, caller in self._callers if hmac.compare_digest(digest, known)]
+        return found[0] if found else None
 
     def issuing_slot(self, wanted: int | None = None) -> int:
         """Return the slot that makes new codes: the one wanted, or the highest active one.
@@ -205,7 +235,11 @@ def load_keyring(path: Path) -> Keyring:
         entries = msgspec.convert(tomllib.loads(content.decode()), _KeyFile)
         slots = [(entry.slot, _from_hex(f"slot {entry.slot}", entry.secret), entry.state) for entry in entries.slots]
         draw, program = _from_hex("draw", entries.draw.secret), _from_hex("program", entries.program.secret)
-        return Keyring(slots, draw, program, [(entry.name, entry.token) for entry in entries.tokens])
+        tokens = [(entry.name, entry.token, entry.admin) for entry in entries.tokens]
+        sessions = [_from_hex("sessions", secret) for secret in entries.sessions.secrets] if entries.sessions else []
+        return Keyring(
+            slots, draw, program, tokens, sessions, wechat_secret=entries.wechat.secret if entries.wechat else None
+        )
     except tomllib.TOMLDecodeError as error:
         # The decoder's own message may quote the line, and with it a secret.
         raise KeyringError(f"{path}: not TOML {_place_of(error)}") from None
@@ -242,6 +276,12 @@ def new_key_file() -> str:
         'state = "active"              # active: makes and checks codes | verify: only checks | revoked: neither\n\n'
         f'[draw]\nsecret = "{secrets.token_hex(SECRET_BYTES)}"\n\n'
         f'[program]\nsecret = "{secrets.token_hex(SECRET_BYTES)}"\n\n'
-        "# A bearer token for each back end that may call the server. Without any, it listens on loopback only.\n"
+        "# A bearer token for each back end that may call the server. Without any, it listens on loopback only and\n"
+        "# answers back ends of this machine only, none behind a proxy.\n"
         '# [[tokens]]\n# name = "shop-backend"\n# token = "…"\n'
+        "# admin = false                 # true: may change scenes and adjust the ledger, too\n\n"
+        "# Cookies are signed with the first of these and checked with all. To change it: append the new one, restart\n"
+        "# all servers; move it to the front, restart; take the old one out when session_s has passed, restart.\n"
+        '# [sessions]\n# secrets = ["…"]            # 64 hexadecimal digits each; else the program secret\n\n'
+        '# [wechat]\n# secret = "…"                  # AppSecret of the official account\n'
     )

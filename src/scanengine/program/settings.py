@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import tomllib
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Final, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -16,6 +17,7 @@ from scanengine.keys import Keyring
 
 TIMEZONE_DEFAULT: Final = "Asia/Shanghai"
 BASE_URL_DEFAULT: Final = "https://example.com"
+OWN_FOLDERS: Final = frozenset(("codes", "scenes", "campaigns", "prizes", "imports"))
 
 
 class ProgramSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -60,12 +62,88 @@ class LedgerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return f"<LedgerSettings {'redis' if self.url else 'sqlite'} durability={self.durability}>"
 
 
+class PageSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a consumer's browser is given.
+
+    Parameters
+    ----------
+    guests : bool
+        Whether a browser outside WeChat may claim, its owner known by a cookie alone: for trying out, as a person can
+        be any number of guests.
+    session_s, visit_s : int
+        How long a login holds, and how long after a page or claim what follows is the same visit, seconds.
+    """
+
+    guests: bool = False
+    session_s: Annotated[int, Meta(ge=60, le=30 * 86_400)] = 7_200
+    visit_s: Annotated[int, Meta(ge=60, le=86_400)] = 1_800
+
+
+class WechatSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The official account whose visitors log in; its secret is in ``keys.toml``.
+
+    Parameters
+    ----------
+    app_id : str or None
+        None for no login.
+    timeout_s : float
+        What one call of WeChat may take, seconds.
+    concurrency : int
+        Most calls of WeChat on their way at a time.
+    api_url, authorize_url : str
+        Where WeChat answers; others for tests and for a relay inside the own network.
+    """
+
+    app_id: Annotated[str, Meta(pattern="^wx[0-9a-zA-Z]{8,30}$")] | None = None
+    timeout_s: Annotated[float, Meta(gt=0, le=60)] = 5.0
+    concurrency: Annotated[int, Meta(ge=1, le=1_000)] = 64
+    api_url: Annotated[str, Meta(pattern="^https?://[^/?# ]+[^?# ]*$")] = "https://api.weixin.qq.com"
+    authorize_url: Annotated[str, Meta(pattern="^https?://[^/?# ]+[^?# ]*$")] = (
+        "https://open.weixin.qq.com/connect/oauth2/authorize"
+    )
+
+
+class ServerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How the server meets the network.
+
+    Parameters
+    ----------
+    trusted_proxies : tuple of str
+        Networks whose ``X-Forwarded-For`` is believed, as ``10.0.0.0/8``.
+    bad_codes_per_minute : int
+        Bad codes that one source may show before it has to wait; 0 for no limit.
+    root_files : str
+        Folder in the workspace whose files are served at the root, for proofs of ownership such as ``MP_verify_*.txt``.
+    log : str
+        ``text`` for people, ``json`` for programs.
+    """
+
+    trusted_proxies: tuple[str, ...] = ()
+    bad_codes_per_minute: Annotated[int, Meta(ge=0)] = 60
+    root_files: Annotated[str, Meta(pattern="^[A-Za-z0-9_-][A-Za-z0-9._-]*$")] = "root"
+    log: Literal["text", "json"] = "text"
+
+    def __post_init__(self) -> None:
+        for network in self.trusted_proxies:
+            try:
+                ip_network(network)
+            except ValueError as error:
+                raise ValueError(
+                    f"trusted_proxies: expected networks such as 10.0.0.0/8 or fd00::/8, found {network!r}: {error}"
+                ) from None
+        if self.root_files in OWN_FOLDERS:
+            raise ValueError(f"root_files: {self.root_files!r} is a folder of the workspace's own, not to be served")
+
+
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All of ``scanengine.toml``."""
 
     program: ProgramSettings
     authenticity: AuthenticitySettings = AuthenticitySettings()
     ledger: LedgerSettings = LedgerSettings()
+    page: PageSettings = PageSettings()
+    wechat: WechatSettings = WechatSettings()
+    server: ServerSettings = ServerSettings()
 
     @property
     def zone(self) -> ZoneInfo:
@@ -125,6 +203,22 @@ base_url = "{BASE_URL_DEFAULT}"     # printed codes begin with it
 
 [authenticity]
 # suspect_after = 10                # more counted scans than this, and a genuine code looks copied
+
+[page]
+# guests = false                    # may browsers outside WeChat claim? For trying out only
+# session_s = 7200                  # how long a login holds
+# visit_s = 1800                    # how long after a page its reloads are the same visit
+
+[wechat]
+# app_id = "wx0123456789abcdef"     # the official account; its secret goes into keys.toml
+# timeout_s = 5.0                   # what one call of WeChat may take
+# concurrency = 64                  # calls of WeChat on their way at a time
+
+[server]
+# trusted_proxies = ["10.0.0.0/8"]  # whose X-Forwarded-For is believed
+# bad_codes_per_minute = 60         # of one source; 0 for no limit
+# root_files = "root"               # folder whose files are served at the root, such as MP_verify_*.txt
+# log = "text"                      # or "json"
 
 [ledger]
 # timeout_s = 5.0                   # after this an unanswered claim is "pending"
