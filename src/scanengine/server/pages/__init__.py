@@ -1,0 +1,1 @@
+"""What the consumer's page is made of: template, style, script, words in two languages, and readable colours."""
