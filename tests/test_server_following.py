@@ -17,7 +17,7 @@ from scanengine.model import SegmentState
 from scanengine.program import Program
 from scanengine.program.publishing import SceneChange
 from scanengine.server import Server, make_app
-from scanengine.server.app import STOPPING
+from scanengine.server.routes import STOPPING
 
 VOID = SceneChange(state=SegmentState.VOID)
 POLLS = 500
@@ -35,7 +35,7 @@ async def serving(program: Program) -> AsyncIterator[Server]:
 
 async def until_void(server: Server, code: str) -> bool:
     """Look until the code is void; False if it never is."""
-    async with ClientSession() as session:
+    async with ClientSession(headers={"Accept": "application/json"}) as session:
         for _ in range(POLLS):
             async with session.get(f"http://127.0.0.1:{server.port}/s/{code}") as reply:
                 if (await reply.json())["status"] == "void":

@@ -79,6 +79,23 @@ def test_beyond_loopback_a_token_is_needed(market: Market, host: str) -> None:
     )
 
 
+@pytest.mark.parametrize("header", ["X-Forwarded-For", "Forwarded", "X-Real-IP", "Via"])
+def test_without_a_token_no_back_end_is_answered_through_a_proxy(market: Market, server: Served, header: str) -> None:
+    """Goal: a proxy on this machine does not open /v1/ to the Internet; people at the door are answered as ever."""
+    code = market.take("cash")
+    scan = json.dumps({"code": code, "user": "ann"}).encode()
+    passed_on = {header: "for=203.0.113.9"}
+    with server.client() as client:
+        for method, path, body in (
+            ("POST", "/v1/scans", scan), ("POST", "/v1/scans/batch", b'{"scans": []}'), ("POST", "/v1/verify", scan),
+            ("GET", f"/v1/codes/{code}", None), ("GET", "/metrics", None),
+        ):  # fmt: skip
+            reply = client.ask(method, path, body, **passed_on)
+            assert (reply.status, "[[tokens]] in keys.toml" in reply.json["detail"]) == (403, True), path
+        assert client.ask("GET", f"/s/{code}", **passed_on).json["scan"]["count"] == 0
+        assert client.claim(code, "ann")["claim"]["replayed"] is False
+
+
 def test_with_a_token_it_may_listen_everywhere(tmp_path: Path) -> None:
     market = a_market(tmp_path / "shop", tokens=True)
     with serving(market.folder, "--host", "0.0.0.0") as served, served.client(TOKEN) as client:

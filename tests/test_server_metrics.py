@@ -81,7 +81,8 @@ def test_every_reply_is_counted_by_its_route_and_status_code(market: Market) -> 
         ("GET", "/readyz", None, "200", "/readyz"),
         ("GET", "/metrics", None, "200", "/metrics"),
         ("GET", "/v1/scans", None, "405", "other"),
-        ("GET", "/nowhere", None, "404", "other"),
+        ("GET", "/nowhere", None, "404", "/{name}"),
+        ("GET", "/no/where", None, "404", "other"),
     ]
     expected: dict[tuple[str, ...], float] = {}
     with serving(market.folder) as served:

@@ -15,17 +15,23 @@ import os
 import signal
 import socket
 import sys
+from http import HTTPStatus
 from typing import Final
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.typedefs import Middleware
+from aiohttp.web_protocol import RequestHandler
 
 from scanengine.errors import LedgerUnavailableError, ScanEngineError, SettingsError
 from scanengine.keys import Keyring
 from scanengine.program import Program
 from scanengine.program.settings import Settings
-from scanengine.server.app import STOPPING, make_app
+from scanengine.server.app import make_app
 from scanengine.server.metrics import Metrics
+from scanengine.server.problems import bad_request, problem_response
+from scanengine.server.requests import REQUEST_ID, new_request_id
+from scanengine.server.routes import STOPPING
 
 logger = logging.getLogger(__name__)
 
@@ -121,6 +127,44 @@ def time_to_stop_s(settings: Settings) -> float:
     return settings.ledger.timeout_s + STOP_S
 
 
+class _Connection(RequestHandler):
+    """A connection that refuses what is not HTTP as it refuses everything else: with problem details and an id."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = HTTPStatus.INTERNAL_SERVER_ERROR,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        refusal = super().handle_error(request, status, exc, message)
+        if status == HTTPStatus.INTERNAL_SERVER_ERROR:
+            return refusal
+        REQUEST_ID.set(new_request_id())
+        # What the parser says may quote the request, and with it a code.
+        response = problem_response(bad_request("the request is not HTTP/1.1 as this server reads it"))
+        response.force_close()
+        return response
+
+
+class _Listener(web.Server):
+    """Makes a connection of ours for each client."""
+
+    def __call__(self) -> RequestHandler:
+        return _Connection(self, loop=self._loop, **self._kwargs)
+
+
+class _Runner(web.AppRunner):
+    """Runs an application on connections of ours."""
+
+    async def _make_server(self) -> web.Server:
+        server = await super()._make_server()
+        server.__class__ = _Listener
+        return server
+
+
 class Server:
     """One process that answers over TCP.
 
@@ -135,8 +179,12 @@ class Server:
         0 for any free one; :attr:`port` tells which.
     metrics : Metrics, optional
         To count in; with others if it is shared.
+    budget_memory : int, optional
+        File descriptor of :func:`~scanengine.server.limits.open_memory`, if several processes share failure budgets.
     shares_port : bool
         Whether other processes listen on the same port; the system deals the connections out.
+    gate : Middleware, optional
+        Stands in front of every route over TCP.
 
     Raises
     ------
@@ -151,14 +199,18 @@ class Server:
         port: int = 8080,
         *,
         metrics: Metrics | None = None,
+        budget_memory: int | None = None,
         shares_port: bool = False,
+        gate: Middleware | None = None,
     ) -> None:
         check_bind(host, program.keyring)
         self.program = program
         self.host = host
         self.port = port
         self._metrics = metrics or Metrics()
+        self._budget_memory = budget_memory
         self._shares_port = shares_port or None  # As None the system's own rule holds.
+        self._gate = gate
         self._stop = asyncio.Event()
         self._refresh = asyncio.Event()
         self.stop_s = time_to_stop_s(program.settings)
@@ -189,7 +241,10 @@ class Server:
         """
         loop = asyncio.get_running_loop()
         self._metrics.sample(self.program)
-        public = await self._open(make_app(self.program, metrics=self._metrics))
+        app = make_app(self.program, metrics=self._metrics, budget_memory=self._budget_memory)
+        if self._gate is not None:
+            app.middlewares.insert(0, self._gate)
+        public = await self._open(app)
         try:
             await web.TCPSite(public, self.host, self.port, backlog=1024, reuse_port=self._shares_port).start()
         except OSError as error:
@@ -225,9 +280,7 @@ class Server:
         await asyncio.to_thread(self.program.close)
 
     async def _open(self, app: web.Application) -> web.AppRunner:
-        runner = web.AppRunner(
-            app, access_log=None, logger=_http_logger, shutdown_timeout=self.stop_s, handle_signals=False
-        )
+        runner = _Runner(app, access_log=None, logger=_http_logger, shutdown_timeout=self.stop_s, handle_signals=False)
         await runner.setup()
         self._runners.append(runner)
         return runner

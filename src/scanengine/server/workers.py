@@ -2,8 +2,9 @@
 
 Workers are fresh processes of the same command. Each listens on the port for itself (SO_REUSEPORT); the system deals
 the connections out. The supervisor answers nobody. It holds the port while a worker is away, sends signals (SIGTERM to
-stop, SIGHUP to read the tables again), reads one line from each worker (``ready``, or why it cannot be), shares the
-memory of the metrics, and holds a pipe that nothing is written to: its end of file tells that the supervisor is gone.
+stop, SIGHUP to read the tables again), reads one line from each worker (``ready``, or why it cannot be), holds the
+memory of metrics and failure budgets, and a pipe that nothing is written to: its end of file tells that the supervisor
+is gone.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from time import monotonic
 from typing import Any, Final, NamedTuple, NoReturn
 
 from scanengine.errors import SettingsError
+from scanengine.server import limits
 from scanengine.server.metrics import Metrics, open_memory
 from scanengine.server.run import Server, hold_port
 
@@ -36,11 +38,15 @@ KILL_S: Final = 2.0
 
 
 class Place(NamedTuple):
-    """What the supervisor hands to a worker: its number, and the file descriptors of the pipe and the metrics."""
+    """What the supervisor hands to a worker: its number, and the file descriptors of the pipe and the shared memory.
+
+    The memory is that of the metrics, and that of the failure budgets.
+    """
 
     worker: int
     life: int
     memory: int
+    budgets: int
 
     def answers(self, server: Server) -> None:
         """Tell the supervisor that the server answers, and stop it when the supervisor is gone."""
@@ -92,6 +98,7 @@ class Supervisor:
         self._stop_s = stop_s + KILL_S
         self._life, self._life_end = os.pipe()
         self._memory = open_memory(workers)
+        self._budgets = limits.open_memory()
         self._metrics = Metrics(self._memory, None)
         self._processes: set[Process] = set()
         self._answering: set[Process] = set()
@@ -140,7 +147,7 @@ class Supervisor:
         SettingsError
             If it ends instead; with its own words if it had any.
         """
-        place = Place(worker, self._life, self._memory)
+        place = Place(worker, self._life, self._memory, self._budgets)
         process = await asyncio.create_subprocess_exec(
             *self._command,
             "--worker",
