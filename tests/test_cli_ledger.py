@@ -150,12 +150,9 @@ def test_what_needs_the_ledger_for_itself_says_so_while_a_server_runs(market: Ma
     with serving(market.folder) as served:
         with closing(served.client()) as client:
             client.claim(market.take("cash"), "u1")
-        for words in (
-            ("export", tmp_path / "backup"), ("adjust", "spring", "pause", "--id", "p"),
-        ):  # fmt: skip
-            done = run("-w", market.folder, "ledger", *words)
-            assert done.code == 1
-            assert "stop the server first" in done.err
+        done = run("-w", market.folder, "ledger", "export", tmp_path / "backup")
+        assert done.code == 1
+        assert "stop the server first" in done.err
         assert "claims 1," in ok(run("-w", market.folder, "ledger", "show"))
     assert not (tmp_path / "backup").exists()
     ok(run("-w", market.folder, "ledger", "export", tmp_path / "backup"))
@@ -265,8 +262,16 @@ def test_adjustments_are_applied_once(market: Market, run: Run, redis_server: Re
         (("spring", "close", "--id", "a", "--amount", 1), 2, "--amount goes with stock and budget"),
         (("spring", "pause"), 2, "--id"),
         (("spring", "raise", "--id", "a"), 2, "raise"),
-        (("winter", "pause", "--id", "a"), 1, "winter: not published; there are"),
+        (("winter", "pause", "--id", "a"), 1, "'winter': not published; there are"),
         (("spring", "stock", "--id", "a", "--prize", 99, "--amount", 1), 1, "no prize has number 99"),
+        (("spring", "stock", "--id", "a", "--prize", "gold", "--amount", 1), 1, "no prize has id gold; there are 0 (c"),
+        (("spring", "pause", "--id", ""), 1, "an adjustment needs an id"),
+        (("spring", "pause", "--id", "a\tb"), 1, "the id of an adjustment is printable"),
+        (("spring", "pause", "--id", "a" * 129), 1, "at most 128 characters, found 129"),
+        (("spring", "budget", "--id", "a", "--amount", 0), 1, "an amount of 1 to"),
+        (("spring", "budget", "--id", "a", "--amount", -5), 1, "found -5"),
+        (("spring", "budget", "--id", "a", "--amount", 10**30), 1, f"found {10**30}"),
+        (("spring", "budget", "--id", "a", "--amount", "much"), 2, "'much' is not a valid integer"),
     ],
 )
 def test_adjustments_that_say_nothing_are_refused(

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from scanengine.cli.control import ledger_to_write
 from scanengine.cli.shared import (
     LEDGER_VARIABLE,
     Context,
@@ -19,10 +20,9 @@ from scanengine.cli.shared import (
     print_table,
     progress_bar,
 )
-from scanengine.errors import CampaignError
-from scanengine.ledger.protocol import ACTIONS
-from scanengine.model import NO_PRIZE, Adjustment
+from scanengine.ledger.checks import ACTIONS
 from scanengine.program import ledgers, moving
+from scanengine.program.operating import adjustment_of
 from scanengine.program.settings import Settings, override_ledger
 
 
@@ -126,28 +126,23 @@ def import_(context: Context, file: Any, url: str | None) -> None:
 @click.argument("campaign")
 @click.argument("action", type=click.Choice(ACTIONS))
 @click.option("--id", "id_", required=True, metavar="ID", help="Name of this adjustment; each is applied once.")
-@click.option("--prize", type=click.IntRange(0, 255), help="Number of the prize whose stock is raised.")
-@click.option("--amount", type=click.IntRange(1), help="Units of stock, or money in minor units, to add.")
+@click.option("--prize", help="Id or number of the prize whose stock is raised.")
+@click.option("--amount", type=int, help="Units of stock, or money in minor units, to add.")
 @ledger_option
 @pass_context
 def adjust(
-    context: Context, campaign: str, action: str, id_: str, prize: int | None, amount: int | None, url: str | None
+    context: Context, campaign: str, action: str, id_: str, prize: str | None, amount: int | None, url: str | None
 ) -> None:
-    """Raise the stock or the budget of a campaign, pause, resume or close it."""
+    """Raise the stock or the budget of a campaign, pause, resume or close it; also while servers run."""
     if (prize is not None) != (action == "stock"):
         raise click.UsageError("--prize goes with stock, and with nothing else")
     if (amount is not None) != (action in ("stock", "budget")):
         raise click.UsageError("--amount goes with stock and budget, and with nothing else")
-    published = context.snapshot().prizes
-    if campaign not in published:
-        raise CampaignError(campaign, [f"not published; there are {', '.join(sorted(published)) or 'none'}"])
-    numbers = [held.number for held in published[campaign].metadata.prizes]
-    if prize is not None and prize not in numbers:
-        raise CampaignError(campaign, [f"no prize has number {prize}; there are {', '.join(map(str, numbers))}"])
-    adjustment = Adjustment(
-        id_, campaign, action, NO_PRIZE if prize is None else prize, amount or 0, time.time_ns() // 1_000_000
+    adjustment = adjustment_of(
+        context.snapshot(), campaign, action, id_, prize=prize, amount=amount, at_ms=time.time_ns() // 1_000_000
     )
-    is_new = ledgers.adjust_ledger(context.workspace, _settings(context, url), context.keyring, adjustment)
+    with ledger_to_write(context.workspace, _settings(context, url), context.keyring) as held:
+        is_new = held.adjust(adjustment)
     click.echo(f"campaign {campaign}: {action} {'applied' if is_new else 'was applied before, nothing changed'}")
 
 

@@ -19,24 +19,22 @@ from scanengine.cli.shared import (
     print_unbound,
     whole_range,
 )
-from scanengine.model import Scene, SegmentState
+from scanengine.errors import AssignmentError
+from scanengine.model import Scene
 from scanengine.program import publishing
 from scanengine.program.answers import scene_names
-
-_STATES = [state.name.lower() for state in SegmentState]
+from scanengine.program.operating import STATE_NAMES, scenes_of, state_of
+from scanengine.tables.scenes import merge_ranges
 
 
 class _ScenesType(click.ParamType[Scene]):
     name = "NAMES"
 
     def convert(self, value: object, parameter: click.Parameter | None, context: click.Context | None) -> Scene:
-        scenes = Scene(0)
-        for name in filter(None, str(value).split(",")):
-            try:
-                scenes |= Scene[name.strip().upper()]
-            except KeyError:
-                self.fail(f"unknown scene {name!r}: {', '.join(scene_names(Scene(31)))}", parameter, context)
-        return scenes
+        try:
+            return scenes_of(name.strip().lower() for name in str(value).split(",") if name)
+        except AssignmentError as error:
+            self.fail(str(error), parameter, context)
 
 
 @click.group()
@@ -51,7 +49,7 @@ def scenes() -> None:
 @click.option("--to", "last", metavar="CODE", help="Last code of the range, included.")
 @click.option("--codes", "codes_path", type=click.Path(exists=True, dir_okay=False, path_type=Path),
               help="File with one code a line.")  # fmt: skip
-@click.option("--state", type=click.Choice(_STATES))
+@click.option("--state", type=click.Choice(STATE_NAMES))
 @click.option("--scenes", "scene_set", type=_ScenesType(), help="Comma-separated; they replace what was on.")
 @click.option("--campaign", help='Campaign of the marketing scene; "" takes it away.')
 @click.option("--product", metavar="GTIN")
@@ -69,7 +67,7 @@ def set_scenes(
     """Set what the codes of a range, between two codes, or in a file may be used for; the rest stays as it is."""
     ranges = _ranges(context, label, offsets, first, last, codes_path)
     change = publishing.SceneChange(
-        state=None if state is None else SegmentState[state.upper()], scenes=scene_set, campaign=campaign,
+        state=None if state is None else state_of(state), scenes=scene_set, campaign=campaign,
         product=product, lot=lot, market=market, link=link, active_from_ms=active_from, active_until_ms=active_until,
     )  # fmt: skip
     if change == publishing.SceneChange():
@@ -89,7 +87,8 @@ def _ranges(
     batch = context.batch(label)
     if codes_path is not None:
         lines = codes_path.read_text("utf-8-sig", errors="replace").splitlines()
-        return publishing.ranges_of_codes(context.keyring, batch, lines)
+        # A code that stands in the file twice is one code.
+        return merge_ranges(publishing.ranges_of_codes(context.keyring, batch, lines), batch.codes.count)
     if offsets is not None:
         start, end = whole_range(offsets, batch.codes.count)
     elif first is None or last is None:

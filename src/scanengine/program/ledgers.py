@@ -9,11 +9,10 @@ from contextlib import contextmanager
 
 from msgspec import Struct
 
-from scanengine.errors import LedgerBusyError, LedgerFormatError, LedgerUnavailableError, SettingsError
+from scanengine.errors import LedgerFormatError, LedgerUnavailableError, SettingsError
 from scanengine.keys import Keyring
-from scanengine.ledger import Ledger, LedgerReader, LedgerTotals, SqliteLedger, SqliteReader
+from scanengine.ledger import Ledger, LedgerReader, LedgerTotals, MemoryLedger, SqliteLedger, SqliteReader
 from scanengine.ledger.protocol import LedgerMarks
-from scanengine.model import Adjustment
 from scanengine.program.settings import Settings, ledger_identity, load_settings
 from scanengine.tables.workspace import Workspace
 
@@ -65,13 +64,31 @@ def open_reader(workspace: Workspace, settings: Settings, keyring: Keyring) -> L
     return _open_reader(workspace, settings, ledger_identity(settings, keyring))
 
 
+def read_ledger(workspace: Workspace, settings: Settings, keyring: Keyring) -> LedgerReader:
+    """Open the ledger of a program for looking, as :func:`open_reader` does.
+
+    Raises
+    ------
+    LedgerFormatError
+        If there is none, or it is damaged or of another program.
+    LedgerUnavailableError
+        If it cannot be read or reached.
+    """
+    reader = open_reader(workspace, settings, keyring)
+    if reader is None:
+        raise LedgerFormatError(
+            f"{workspace.ledger_path}: there is no ledger; it is made when the program is first opened"
+        )
+    return reader
+
+
 class LedgerShown(Struct, frozen=True):
     """What a ledger is and holds, for a person or a program to look at.
 
     Parameters
     ----------
     kind : str
-        ``sqlite`` or ``redis``.
+        ``sqlite``, ``redis`` or, of a program for tests, ``memory``.
     durability : str
         What an answer survives.
     trouble : str or None
@@ -88,8 +105,15 @@ class LedgerShown(Struct, frozen=True):
     alarms: tuple[str, ...]
 
 
-def show_ledger(workspace: Workspace, settings: Settings, keyring: Keyring) -> LedgerShown:
+def show_ledger(
+    workspace: Workspace, settings: Settings, keyring: Keyring, ledger: Ledger | None = None
+) -> LedgerShown:
     """Return what the ledger of a workspace is and holds.
+
+    Parameters
+    ----------
+    ledger : Ledger, optional
+        The ledger of a program: one in memory is nowhere else to be looked at.
 
     Raises
     ------
@@ -98,12 +122,10 @@ def show_ledger(workspace: Workspace, settings: Settings, keyring: Keyring) -> L
     LedgerUnavailableError
         If it cannot be read or reached.
     """
-    reader = open_reader(workspace, settings, keyring)
-    if reader is None:
-        raise LedgerFormatError(
-            f"{workspace.ledger_path}: there is no ledger; it is made when the program is first opened"
-        )
-    with reader:
+    if isinstance(ledger, MemoryLedger):
+        marks = ledger.marks(ledger_identity(settings, keyring))
+        return LedgerShown(ledger.kind, marks, ledger.totals(), ledger.durability, ledger.trouble, ledger.alarms)
+    with read_ledger(workspace, settings, keyring) as reader:
         with reader.snapshot():
             marks, totals = reader.marks(), reader.totals()
         if isinstance(reader, SqliteReader):
@@ -113,26 +135,6 @@ def show_ledger(workspace: Workspace, settings: Settings, keyring: Keyring) -> L
         assert isinstance(reader, RedisReader)
         health = reader.health(settings.ledger.durability)
         return LedgerShown("redis", marks, totals, health.durability, health.trouble, health.alarms)
-
-
-def adjust_ledger(workspace: Workspace, settings: Settings, keyring: Keyring, adjustment: Adjustment) -> bool:
-    """Apply an adjustment; False if its id was applied before.
-
-    Raises
-    ------
-    LedgerBusyError
-        If a server owns the SQLite file.
-    LedgerUnavailableError
-        If the ledger cannot be written, or does not answer in time; asking again does no harm.
-    """
-    try:
-        ledger = open_ledger(workspace, settings, keyring)
-    except LedgerBusyError as error:
-        raise LedgerBusyError(f"{workspace.ledger_path}: a server owns this ledger: stop the server first") from error
-    try:
-        return ledger.adjust(adjustment)
-    finally:
-        ledger.close()
 
 
 def install_functions(settings: Settings) -> int:

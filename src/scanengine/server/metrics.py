@@ -21,24 +21,36 @@ from typing import Final
 from prometheus_client import generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
-from scanengine.ledger import Ledger
+from scanengine.ledger import Ledger, LedgerTotals
 from scanengine.model import HIDDEN_STATUSES, INVALID, Answer, ClaimStatus, Status
 from scanengine.program import Program
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 OTHER: Final = "other"
+NO_BUDGETS: Final[Mapping[str, int]] = {}
 ROUTES: Final = (
     "/v1/scans",
     "/v1/scans/batch",
     "/v1/verify",
     "/v1/codes/{code}",
+    "/v1/events",
+    "/v1/events/ack",
+    "/v1/events/readers",
+    "/v1/events/readers/{reader}",
+    "/v1/batches/{batch}/scenes",
+    "/v1/ledger",
+    "/v1/ledger/adjust",
     "/s/{code}",
+    "/01/{gtin}/21/{serial}",
+    "/wechat/callback",
     "/healthz",
     "/readyz",
     "/metrics",
+    "/openapi.json",
+    "/{name}",
     OTHER,
 )
-CODES: Final = (200, 400, 401, 404, 405, 413, 500, 503, OTHER)
+CODES: Final = (200, 302, 303, 400, 401, 403, 404, 405, 413, 429, 500, 503, OTHER)
 BOUNDS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0)
 _BOUNDS_NS: Final = tuple(round(bound * 1e9) for bound in BOUNDS_S)
 _STATUSES: Final = tuple(status.name.lower() for status in Status)
@@ -143,19 +155,25 @@ class Metrics:
 
     # Showing ---------------------------------------------------------------------------------------------------------
 
-    def render(self, ledger: Ledger, events_waiting: int | None, *, shows_all: bool) -> bytes:
+    def render(
+        self, ledger: Ledger, totals: LedgerTotals | None, *, shows_all: bool, budgets: Mapping[str, int] = NO_BUDGETS
+    ) -> bytes:
         """Return the sums as Prometheus text.
 
         Parameters
         ----------
-        events_waiting : int or None
-            Events not trimmed yet; left out if unknown.
+        totals : LedgerTotals or None
+            What the ledger holds; left out if unknown.
+        budgets : mapping of str to int
+            Published budget of each campaign that has one, in minor units; what was added comes from the totals.
         shows_all : bool
             Whether statuses that outsiders must not tell apart have a line each.
         """
         rows = [row.tolist() for row in self._rows]
         families = [*_of_requests(rows), *_of_scans(rows, shows_all)]
-        families += [*_of_ledger(rows, ledger, events_waiting), *_of_workers(rows)]
+        families += [*_of_ledger(rows, ledger), *_of_workers(rows)]
+        if totals is not None:
+            families += _of_totals(totals, budgets)
         return generate_latest(_Families(families))
 
 
@@ -213,7 +231,7 @@ def _shown(status: str, shows_all: bool) -> str:
     return INVALID if status in HIDDEN_STATUSES and not shows_all else status
 
 
-def _of_ledger(rows: list[list[int]], ledger: Ledger, events_waiting: int | None) -> Iterator[Metric]:
+def _of_ledger(rows: list[list[int]], ledger: Ledger) -> Iterator[Metric]:
     alive = [row for row in rows if row[_PID]]
     yield CounterMetricFamily(
         "scanengine_ledger_calls", "Claims and looks that reached the ledger.", _sum(rows, _CALLS)
@@ -230,8 +248,39 @@ def _of_ledger(rows: list[list[int]], ledger: Ledger, events_waiting: int | None
     info = GaugeMetricFamily("scanengine_ledger_info", "Kind and durability found.", labels=["kind", "durability"])
     info.add_metric([ledger.kind, ledger.durability], 1)
     yield info
-    if events_waiting is not None:
-        yield GaugeMetricFamily("scanengine_outbox_events", "Events that are not trimmed yet.", events_waiting)
+
+
+def _of_totals(totals: LedgerTotals, budgets: Mapping[str, int]) -> Iterator[Metric]:
+    yield GaugeMetricFamily("scanengine_outbox_events", "Events that are not trimmed yet.", totals.events)
+    waiting = GaugeMetricFamily(
+        "scanengine_reader_events_waiting", "Events that a reader has not acknowledged.", labels=["reader"]
+    )
+    for reader, acked in totals.readers.items():
+        waiting.add_metric([reader], totals.event_seq - acked)
+    yield waiting
+    yield _counter(
+        "scanengine_campaign_claims",
+        "Recorded claims.",
+        "campaign",
+        {held.id: held.claims for held in totals.campaigns},
+    )
+    yield _counter(
+        "scanengine_campaign_money", "Money awarded, in minor units.", "campaign",
+        {held.id: held.money for held in totals.campaigns},
+    )  # fmt: skip
+    added = {held.id: held.extra_budget for held in totals.campaigns}
+    most = GaugeMetricFamily(
+        "scanengine_campaign_budget", "Most money to be awarded, in minor units.", labels=["campaign"]
+    )
+    for campaign, budget in budgets.items():
+        most.add_metric([campaign], budget + added.get(campaign, 0))
+    yield most
+    stopped = GaugeMetricFamily(
+        "scanengine_campaign_stopped", "1 if paused or closed by an operator.", labels=["campaign"]
+    )
+    for held in totals.campaigns:
+        stopped.add_metric([held.id], held.is_paused or held.is_closed)
+    yield stopped
 
 
 def _of_workers(rows: list[list[int]]) -> Iterator[Metric]:
