@@ -5,25 +5,38 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # make demo DEMO="--port 9090"
 DEMO ?=
+# Tests run side by side, as many at a time as there are processors.
+JOBS ?= auto
 # make bench BENCH="benchmarks/bench_redis.py benchmarks/bench_server.py"
 BENCH ?= benchmarks
 NATIVE := $(shell find src -name '*.pyx' -o -name '*.pxd')
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint browser bench clean
 
 demo: $(VENV)/installed
 	$(BIN)/scanengine demo $(DEMO)
 
-test: lint
-	$(BIN)/python -m pytest --cov --cov-report=term
+test: lint browser
+	$(BIN)/python -m pytest -p no:benchmark -n $(JOBS) --dist worksteal --cov --cov-report=term
 
-lint: $(VENV)/installed
+# The consumer's page is tested in a real browser; as root it is installed, others are told what to install.
+browser:
+	@for name in "$$CHROMIUM" chromium chromium-browser google-chrome google-chrome-stable; do \
+		command -v "$$name" >/dev/null && exit 0; \
+	done; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get update -qq && apt-get install -y -qq chromium; \
+	else \
+		echo "The tests need Chromium: install the package chromium, or set CHROMIUM to the path of a browser." >&2; exit 1; \
+	fi
+
+lint: $(VENV)/tools
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cython-lint src
 
-bench: $(VENV)/installed
+bench: $(VENV)/tools
 	mkdir -p benchmarks/results
 	$(BIN)/python -m pytest $(BENCH) -o python_files="bench_*.py" -o python_functions="bench_*" -o filterwarnings=default --benchmark-only --benchmark-sort=name --benchmark-columns=median,iqr,rounds --benchmark-json=benchmarks/results/latest.json -s
 
@@ -31,8 +44,14 @@ clean:
 	rm -rf build $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 	find src -name '*.so' -delete -o -name '*.c' -delete
 
+# To look at it, what the demo imports is enough; the rest would take as long again.
 $(VENV)/installed: pyproject.toml setup.py $(NATIVE)
+	$(PYTHON) -m venv $(VENV)
+	PIP_NO_COMPILE=1 $(BIN)/python -m pip install --quiet --editable '.[cli,server]'
+	touch $@
+
+$(VENV)/tools: pyproject.toml setup.py $(NATIVE)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable '.[all,test,lint]'
-	touch $@
+	touch $(VENV)/installed $@

@@ -24,7 +24,7 @@ directives = {
     "nonecheck": DEBUG,
     "overflowcheck": False,  # Codes and tags are arithmetic modulo 2**64.
 }
-flags = ["-O0", "-g"] if DEBUG else ["-O3", "-fno-semantic-interposition"]
+flags = ["-O0", "-g"] if DEBUG else ["-O3", "-g0", "-fno-semantic-interposition"]
 
 
 def native(path: Path) -> Extension:
@@ -47,4 +47,5 @@ setup(
         compiler_directives=directives,
         force=DEBUG,
     ),
+    options={"build_ext": {"parallel": os.cpu_count()}},
 )

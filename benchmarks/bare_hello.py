@@ -19,6 +19,7 @@ async def serve(body: bytes) -> None:
 
     app = web.Application()
     app.router.add_post("/v1/scans", hello)
+    app.router.add_get("/hello", hello)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0, backlog=1024).start()

@@ -122,6 +122,50 @@ ROWS = (
             "空 aiohttp 应答的 {sqlite_ratio:.2f} 倍（{hello_per_s:,.0f}/s，p99 {hello_p99_ms:.0f} ms）",
         ),
     ),
+    (
+        "bench_get_routes",
+        (
+            "`GET /v1/codes/CODE`, one process, 64 connections, SQLite",
+            "`GET /v1/codes/CODE`，单进程，64 个连接，SQLite",
+        ),
+        (
+            "{look_sqlite_per_s:,.0f}/s, p99 {look_sqlite_p99_ms:.0f} ms",
+            "{look_sqlite_per_s:,.0f}/s，p99 {look_sqlite_p99_ms:.0f} ms",
+        ),
+        (
+            "{look_sqlite_ratio:.2f} × a bare aiohttp hello ({hello_per_s:,.0f}/s); Redis `everysec`: "
+            "{look_everysec_ratio:.2f} ×",
+            "空 aiohttp 应答的 {look_sqlite_ratio:.2f} 倍（{hello_per_s:,.0f}/s）；"
+            "Redis `everysec`：{look_everysec_ratio:.2f} 倍",
+        ),
+    ),
+    (
+        "bench_get_routes",
+        ("`GET /S/CODE` in WeChat, the redirect to the login", "微信里的 `GET /S/CODE`，跳转登录"),
+        (
+            "{redirect_per_s:,.0f}/s, p99 {redirect_p99_ms:.0f} ms",
+            "{redirect_per_s:,.0f}/s，p99 {redirect_p99_ms:.0f} ms",
+        ),
+        (
+            "{redirect_ratio:.2f} × a bare aiohttp hello that is sent the same headers ({browser_per_s:,.0f}/s)",
+            "收到同样请求头的空 aiohttp 应答的 {redirect_ratio:.2f} 倍（{browser_per_s:,.0f}/s）",
+        ),
+    ),
+    (
+        "bench_import[28]",
+        ("`batch import`, 1 million codes of 28 characters", "`batch import`，100 万个 28 位的码"),
+        ("{million_codes_per_s:.2f} million codes/s", "每秒 {million_codes_per_s:.2f} 百万个码"),
+        ("–", "–"),
+    ),
+    (
+        "bench_look_up[28]",
+        (
+            "`decide_many` of imported codes of 28 characters, in random order",
+            "`decide_many`，28 位的外部码，乱序",
+        ),
+        ("{foreign_ns:.0f} ns a code", "每码 {foreign_ns:.0f} ns"),
+        ("{foreign_ratio:.2f} × as long as codes of its own", "是自有码耗时的 {foreign_ratio:.2f} 倍"),
+    ),
 )
 
 
@@ -149,7 +193,7 @@ def with_table(text: str, figures: dict[str, Any], language: int) -> str:
 
 
 def take() -> None:
-    """Keep what `make bench` wrote last, without what would name the machine's user or folders."""
+    """Keep what `make bench` wrote last beside the day's other figures, without what would name user or folders."""
     found = json.loads((RESULTS / "latest.json").read_text())
     machine = found["machine_info"]
     kept = {
@@ -159,7 +203,10 @@ def take() -> None:
         "command": "make bench",
         "figures": {row["name"]: row["extra_info"] for row in found["benchmarks"]},
     }
-    (RESULTS / f"{kept['date']}.json").write_text(json.dumps(kept, indent=1) + "\n")
+    path = RESULTS / f"{kept['date']}.json"
+    if path.exists():
+        kept["figures"] = json.loads(path.read_text())["figures"] | kept["figures"]
+    path.write_text(json.dumps(kept, indent=1) + "\n")
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ from hypothesis import settings
 from helpers import Shop, a_copy, a_shop, an_empty_shop
 from helpers_cli import Done, Run
 from helpers_ledger import Opener, RedisOpener
+from helpers_moving import a_filled_file
 from redis_servers import RedisCluster, RedisServer, newest_binary, server_binaries
 from scanengine.cli.commands import run as run_command_line
 from scanengine.ledger import SqliteLedger
@@ -130,6 +131,12 @@ def open_redis(program_id: str) -> Iterator[RedisOpener]:
     yield opener
     for ledger in opened:
         ledger.close()
+
+
+@pytest.fixture
+def original(path: Path, program_id: str) -> bytes:
+    """The export of an SQLite ledger with something of everything; the ledger stays at ``path``."""
+    return a_filled_file(path, program_id)
 
 
 @pytest.fixture

@@ -1,18 +1,15 @@
-"""The command line as processes of its own: what it imports, pipes, signals, and the demo."""
+"""The command line as processes of its own: what it imports, and pipes."""
 
 from __future__ import annotations
 
 import json
-import re
-import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from helpers import run_python
-from serving import WAIT_S, Market, a_market, run_cli
+from serving import WAIT_S, Market, a_market
 
 MODULE = [sys.executable, "-m", "scanengine"]
 
@@ -91,40 +88,3 @@ def test_a_reader_that_goes_away_is_no_error(market: Market, form: str) -> None:
     )
     assert done.stdout.count("\n") == 1
     assert done.stderr in ("1 0\n", "0 0\n")
-
-
-def test_the_demo_shows_the_whole_line_and_ends(tmp_path: Path) -> None:
-    folder = tmp_path / "demo"
-    done = run_cli(tmp_path, "demo", "--once", "--folder", folder)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert [line[:2] for line in done.stdout.splitlines()[:4]] == ["1.", "2.", "3.", "4."]
-    assert "█" in done.stdout
-    urls = re.findall(r"^  (http://127\.0\.0\.1:\d+/s/\w{20})$", done.stdout, re.MULTILINE)
-    assert len(set(urls)) == 3
-    scans_shown = done.stdout.partition("scans:\n")[2].splitlines()
-    ann, again, bob = scans_shown[3], scans_shown[5], scans_shown[7]
-    claim = re.search(r"awarded: 88 yuan, claim (\w{26})$", ann)
-    assert claim is not None
-    assert again.endswith(f"awarded: 88 yuan, claim {claim[1]} (replayed)")
-    assert bob.endswith(f"taken, claim {claim[1]}")
-    assert "awarded: 10 points" in scans_shown[9]
-    assert "no_prize" in scans_shown[11]
-    assert run_cli(folder, "audit").returncode == 0
-
-
-def test_the_demo_serves_on_until_it_is_told_to_stop(tmp_path: Path) -> None:
-    process = subprocess.Popen(
-        [*MODULE, "demo", "--port", "0", "--folder", str(tmp_path / "demo")], stdout=subprocess.PIPE, text=True
-    )
-    with process:
-        assert process.stdout is not None
-        lines = []
-        for line in process.stdout:
-            lines.append(line)
-            if line.startswith("serving http://127.0.0.1:"):
-                break
-        process.send_signal(signal.SIGTERM)
-        rest = process.stdout.read()
-        assert process.wait(WAIT_S) == 0
-    assert "until Ctrl-C" in lines[-1]
-    assert "the workspace stays in" in rest

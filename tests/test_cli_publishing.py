@@ -123,6 +123,8 @@ def test_scenes_are_set_by_range_between_codes_and_by_a_file(market: Market, tmp
     assert "cola: 10 codes set" in ok(market, "scenes", "set", "cola", "--range", "0:10", "--lot", "L1")
     assert "cola: 10 codes set" in ok(market, "scenes", "set", "cola", "--from", first, "--to", last, "--lot", "L2")
     assert "cola: 2 codes set" in ok(market, "scenes", "set", "cola", "--codes", listed, "--lot", "L3")
+    listed.write_text(f"{market.shop.code(40)}\n{market.shop.code(42)}\n{market.shop.code(40)}\n")
+    assert "cola: 2 codes set" in ok(market, "scenes", "set", "cola", "--codes", listed, "--lot", "L3")
     lots = {place: row["lot"] for place, row in segments(market).items() if row["lot"]}
     assert lots == {"0:10": "L1", "20:30": "L2", "40:41": "L3", "42:43": "L3"}
 

@@ -19,10 +19,13 @@ from scanengine.cli.batches import batch
 from scanengine.cli.campaigns import campaign
 from scanengine.cli.checks import audit, tables
 from scanengine.cli.demo import demo
+from scanengine.cli.events import events
 from scanengine.cli.ledgers import ledger
+from scanengine.cli.proofs import proof, qr
 from scanengine.cli.scans import claim, verify
 from scanengine.cli.scenes import scenes
 from scanengine.cli.shared import Context
+from scanengine.cli.why import why
 from scanengine.cli.workspaces import init, serve
 from scanengine.errors import ScanEngineError
 
@@ -45,8 +48,10 @@ def cli(context: click.Context, folder: str) -> None:
     context.obj = Context(folder)
 
 
-for command in (init, batch, scenes, campaign, verify, claim, serve, ledger, audit, tables, demo):
+for command in (init, batch, scenes, campaign, verify, claim, why, serve, ledger, events, audit, tables, demo):
     cli.add_command(command)
+for command in (qr, proof):
+    batch.add_command(command)
 
 
 def run() -> None:

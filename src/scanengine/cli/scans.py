@@ -7,7 +7,7 @@ import sys
 import click
 
 from scanengine import open as open_program
-from scanengine.cli.control import claim_through_server
+from scanengine.cli.control import ServedLedger
 from scanengine.cli.shared import Context, json_option, pass_context, print_json
 from scanengine.errors import LedgerBusyError
 from scanengine.model import Answer
@@ -43,7 +43,7 @@ def claim(
         with open_program(context.folder, settings=context.settings) as program:
             answer = program.claim_many([scan])[0]
     except LedgerBusyError:
-        answer = claim_through_server(context.workspace, scan)
+        answer = ServedLedger(context.workspace).claim(scan)
     _print_answer(answer, as_json)
     if answer.is_pending:
         click.echo(f"scanengine: the outcome is unknown: ask again with --visit {scan.visit}", err=True)

@@ -37,7 +37,7 @@ def init(folder: Path) -> None:
               help="URL of a Redis or Valkey, instead of what scanengine.toml says.")  # fmt: skip
 @click.option("--durability", help="The least that a Redis must promise, instead of what scanengine.toml says.")
 @click.option("--workers", default=1, type=click.IntRange(1, 1024), help="Processes; more than one need a Redis.")
-@click.option("--worker", "place", type=(int, int, int), hidden=True)
+@click.option("--worker", "place", type=(int, int, int, int), hidden=True)
 @pass_context
 def serve(
     context: Context,
@@ -46,29 +46,31 @@ def serve(
     ledger: str | None,
     durability: str | None,
     workers: int,
-    place: tuple[int, int, int] | None,
+    place: tuple[int, int, int, int] | None,
 ) -> None:
     """Answer scans over HTTP until SIGTERM or Ctrl-C; SIGHUP reads the tables again."""
     try:
         import uvloop
 
         from scanengine.server import Place
+        from scanengine.server.logs import logging_as
     except ModuleNotFoundError as error:
         raise click.ClickException(f"{error.name} is missing: pip install 'scanengine[server]'") from error
 
     settings = override_ledger(context.settings, url=ledger, durability=durability)
 
     def announce(port: int) -> None:
-        tokens = "bearer token needed" if context.keyring.has_tokens else "no token configured, loopback only"
+        tokens = "bearer token needed" if context.keyring.has_tokens else "no token configured, this machine only"
         many = f", {workers} workers" if workers > 1 else ""
         click.echo(f"serving {context.folder} on http://{f'[{host}]' if ':' in host else host}:{port} ({tokens}{many})")
 
-    if place is not None:
-        uvloop.run(_serve_as_worker(context, settings, host, port, Place(*place)))
-    elif workers == 1:
-        uvloop.run(_serve(context, settings, host, port, announce))
-    else:
-        _serve_with_workers(context, settings, host, port, announce, workers)
+    with logging_as(settings.server.log):
+        if place is not None:
+            uvloop.run(_serve_as_worker(context, settings, host, port, Place(*place)))
+        elif workers == 1:
+            uvloop.run(_serve(context, settings, host, port, announce))
+        else:
+            _serve_with_workers(context, settings, host, port, announce, workers)
 
 
 async def _serve(context: Context, settings: Settings, host: str, port: int, announce: Callable[[int], None]) -> None:
@@ -89,7 +91,7 @@ async def _serve_as_worker(context: Context, settings: Settings, host: str, port
     try:
         program = open_program(context.folder, settings=settings)
         metrics = Metrics(place.memory, place.worker)
-        server = Server(program, host, port, metrics=metrics, shares_port=True)
+        server = Server(program, host, port, metrics=metrics, budget_memory=place.budgets, shares_port=True)
         await server.start()
     except (ScanEngineError, OSError) as error:
         place.refuses(error)
