@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import stat
+import weakref
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,16 +14,17 @@ import pytest
 import resvg_py
 import zxingcpp
 from PIL import Image
+from reportlab.pdfgen.canvas import Canvas
 
 from helpers import Shop, replaced
 from helpers_cli import Run, ok
 from scanengine.codes import code_url, hyphenate
 from scanengine.errors import PrintError
 from scanengine.program.printing import PrintedCode, make_symbol, outlines
-from scanengine.program.proofs import check_sheet, make_sheet
+from scanengine.program.proofs import _Look, check_sheet, make_sheet
 from scanengine.program.sheets import lay_out, pdf_sheet, svg_page
 
-DPI = 400
+DPI = 300
 BASE_URL = "https://b.example"
 FOREIGN = ("P.URL.CN/A1%+B/$*:C.9Z8Y7X6W", "0000abcde", "ABC$%*+-./:9")
 """Imported codes: their own texts, in and out of QR's alphanumeric mode."""
@@ -89,14 +92,14 @@ def png_pixels(path: Path) -> np.ndarray:
         return np.array(image.convert("L"))
 
 
-@pytest.mark.parametrize("module_mm", [0.33, 0.5, 1.7])
-def test_a_png_says_its_true_size(printed: Shop, run: Run, tmp_path: Path, module_mm: float) -> None:
-    options = ("--format", "png", "--out", tmp_path / "out", "--module", module_mm)
+@pytest.mark.parametrize(("module_mm", "dpi"), [(0.33, 600), (0.4, 72), (0.53, 72), (1.7, 300), (9.7, 72)])
+def test_a_png_says_its_true_size(printed: Shop, run: Run, tmp_path: Path, module_mm: float, dpi: int) -> None:
+    options = ("--format", "png", "--out", tmp_path / "out", "--module", module_mm, "--dpi", dpi)
     ok(run("-w", printed.folder, "batch", "qr", "cola", "--range", "0:1", *options))
     with Image.open(tmp_path / "out" / "cola-0.png") as image:
         side_mm = image.width / image.info["dpi"][0] * 25.4
     modules = len(make_symbol(urls(printed, 0, 1)[0]).matrix) + 8
-    assert side_mm == pytest.approx(modules * module_mm, rel=0.002)
+    assert side_mm == pytest.approx(modules * module_mm, rel=0.0005)
 
 
 def test_an_upper_case_url_takes_the_smaller_symbol() -> None:
@@ -150,15 +153,16 @@ def test_a_sheet_holds_exactly_its_codes_and_their_words(printed: Shop, run: Run
 
 
 def test_codes_that_fill_a_page_go_on_to_the_next(printed: Shop, run: Run, tmp_path: Path) -> None:
-    options = ("--range", "0:50", "--module", "1")
+    options = ("--range", "0:14", "--module", "1.7")
     said = ok(run("-w", printed.folder, "batch", "proof", "cola", *options, "-o", tmp_path / "s.pdf"))
     pages = rendered_pdf((tmp_path / "s.pdf").read_bytes())
     assert f"on {len(pages)} pages" in said
-    assert sorted(text for page in pages for text in texts_of(page)) == urls(printed, 0, 50)
+    assert sorted(text for page in pages for text in texts_of(page)) == urls(printed, 0, 14)
+    assert len(pages) > 1
     ok(run("-w", printed.folder, "batch", "proof", "cola", *options, "-o", tmp_path / "s.svg"))
     files = [tmp_path / f"s-{number}.svg" for number in range(1, len(pages) + 1)]
     assert sorted(tmp_path.glob("s*.svg")) == files
-    assert sorted(text for file in files for text in texts_of(rendered_svg(file.read_bytes()))) == urls(printed, 0, 50)
+    assert sorted(text for file in files for text in texts_of(rendered_svg(file.read_bytes()))) == urls(printed, 0, 14)
 
 
 @pytest.mark.parametrize("module_mm", [0.33, 3.0])
@@ -192,6 +196,15 @@ def test_a_sheet_of_test_codes_says_so(printed: Shop, run: Run, tmp_path: Path) 
     assert "trial (test codes, never pay)" in words_of((tmp_path / "s.pdf").read_bytes())
 
 
+def test_the_longest_title_stays_on_the_page() -> None:
+    pages = lay_out("W" * 64 + " (test codes, never pay)", some_codes(1), "M", 1.0)
+    (pdf,) = make_sheet(pages, "pdf")
+    (image,) = rendered_pdf(pdf, 100)
+    title = image[: round(14 / 25.4 * 100)]
+    assert title.min() < 128
+    assert (title[:, round(199 / 25.4 * 100) :] == 255).all()
+
+
 def test_imported_codes_are_printed_as_they_are() -> None:
     codes = [PrintedCode(offset, text, text) for offset, text in enumerate(FOREIGN)]
     pages = lay_out("foreign <&>", codes, "Q", 0.5)
@@ -200,31 +213,93 @@ def test_imported_codes_are_printed_as_they_are() -> None:
     assert "0000abcde" in words_of(pdf)
 
 
-def mutilations() -> dict[str, tuple[str, str]]:
-    """Return changes of an SVG sheet, each with a word of the refusal."""
-    return {
-        "a code is covered": ('<rect x="0" y="20" width="40" height="14"/></svg>', "nothing"),
-        "a code is there twice": ("TWICE", "another code|outside"),
-        "the page is scaled": ("SCALED", "true size|nothing"),
-    }
+MUTILATIONS = {
+    "a code is covered": ("</svg>", '<rect x="0" y="20" width="40" height="14"/></svg>', "nothing"),
+    "a symbol is where none should be": ("</svg>", '<g transform="translate(20 200)">{symbol}</g></svg>', "outside"),
+    "a speck is beside the symbols": ("</svg>", '<rect x="100" y="200" width=".4" height=".4"/></svg>', "100 mm from"),
+    "the page is scaled": ('width="210mm" height="297mm"', 'width="199.5mm" height="282.15mm"', "true size"),
+    "a symbol is larger": (" scale(0.5)", " scale(0.51)", "offset 0 is not black on white"),
+    "a symbol has moved": ("translate(14.0000 ", "translate(14.3500 ", "offset 0 is not black on white"),
+    "a symbol is gray": ('<path transform="', '<path fill="#777" transform="', "offset 0 is not black on white"),
+    "the paper is gray": ('fill="#fff"', 'fill="#bbb"', "offset 0 is not black on white"),
+    "other words": (">words 3<", ">words 4<", "not the words"),
+    "no words": (">words 3<", "><", "not the words"),
+    "hidden words": ("</svg>", '<text x="15" y="200" fill="none">words 3</text></svg>', "11 texts, expected 10"),
+    "words that cannot be seen": (' font-size="1.9"', ' font-size="1.9" fill="#fff"', "not the words"),
+    "words that are covered": ("</svg>", '<rect x="12" y="40.5" width="18" height="3"/></svg>', "not the words"),
+    "a bar of 40 mm": ("L62.0000 285.0000", "L52.0000 285.0000", "not the hairline"),
+    "a bar of 51 mm": ("L62.0000 285.0000", "L63.0000 285.0000", "outside"),
+}
+"""What is changed in an SVG sheet the first time it occurs, into what, and a word of the refusal."""
 
 
-@pytest.mark.parametrize("kind", mutilations())
+@pytest.mark.parametrize("kind", MUTILATIONS)
 def test_a_mutilated_sheet_is_refused(kind: str) -> None:
-    change, word = mutilations()[kind]
+    before, after, word = MUTILATIONS[kind]
     pages = lay_out("cola", some_codes(8), "M", 0.5)
     sheet = svg_page(pages[0]).decode()
-    check_sheet([sheet.encode()], "svg", pages)
-    if change == "TWICE":
-        first = sheet[sheet.index('<path transform="') :].partition("/>")[0] + "/>"
-        sheet = replaced(sheet, "</svg>", f'<g transform="translate(20 200)">{first}</g></svg>')
-    elif change == "SCALED":
-        sheet = replaced(sheet, 'width="210mm" height="297mm"', 'width="199.5mm" height="282.15mm"')
-    else:
-        sheet = replaced(sheet, "</svg>", change)
+    symbol = sheet[sheet.index('<path transform="') :].partition("/>")[0] + "/>"
+    assert before in sheet
+    sheet = sheet.replace(before, after.replace("{symbol}", symbol), 1)
     with pytest.raises(PrintError, match=word) as refused:
         check_sheet([sheet.encode()], "svg", pages)
     assert "HTTPS" not in str(refused.value)
+    assert "words 3" not in str(refused.value)
+
+
+def test_a_pdf_of_other_words_gray_symbols_or_a_short_bar_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Method: writers of PDF that make one mistake each."""
+    pages = lay_out("cola", some_codes(2), "M", 0.5)
+    check_sheet([pdf_sheet(pages)], "pdf", pages)
+    others = [PrintedCode(code.offset, code.text, "words 4") for code in some_codes(2)]
+    with pytest.raises(PrintError, match="not the words"):
+        check_sheet([pdf_sheet(lay_out("cola", others, "M", 0.5))], "pdf", pages)
+    with pytest.raises(PrintError, match="has not the 1 pages"):
+        check_sheet([pdf_sheet([*pages, *pages])], "pdf", pages)
+    with monkeypatch.context() as changed:
+        changed.setattr(Canvas, "line", shortened(Canvas.line))
+        short = pdf_sheet(pages)
+        changed.undo()
+        changed.setattr(Canvas, "drawPath", grayed(Canvas.drawPath))
+        gray = pdf_sheet(pages)
+    with pytest.raises(PrintError, match="not the hairline"):
+        check_sheet([short], "pdf", pages)
+    with pytest.raises(PrintError, match="offset 0 is not black on white"):
+        check_sheet([gray], "pdf", pages)
+
+
+def shortened(line: Callable[..., None]) -> Callable[..., None]:
+    def draw(canvas: Canvas, x1: float, y1: float, x2: float, y2: float) -> None:
+        line(canvas, x1, y1, x1 + 40 if x2 == x1 + 50 else x2, y2)
+
+    return draw
+
+
+def grayed(draw_path: Callable[..., None]) -> Callable[..., None]:
+    def draw(canvas: Canvas, *arguments: object, **options: object) -> None:
+        canvas.setFillGray(0.5)
+        draw_path(canvas, *arguments, **options)
+
+    return draw
+
+
+@pytest.mark.parametrize("form", ["svg", "pdf"])
+def test_one_page_is_held_at_a_time(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Goal: a sheet of thousands of codes is checked in the memory of a page.
+
+    Method: whenever a page is checked, count the pictures of pages that are still alive.
+    """
+    pictures: list[weakref.ref[np.ndarray]] = []
+    alive = []
+
+    def check(page: object, look: _Look, pixels: float) -> None:
+        pictures.append(weakref.ref(look.image))
+        alive.append(sum(picture() is not None for picture in pictures))
+
+    monkeypatch.setattr("scanengine.program.proofs._check_page", check)
+    make_sheet(lay_out("cola", some_codes(7), "M", 3.0), form)
+    assert len(alive) >= 3
+    assert max(alive) == 1
 
 
 def test_a_sheet_with_another_code_in_place_is_refused_in_either_form() -> None:
