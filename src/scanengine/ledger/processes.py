@@ -1,6 +1,6 @@
 """Which process this is, told after every fork instead of asked of the system with every call.
 
-A system call costs up to 25 microseconds in a sandboxed container, as much as a batch's share of a claim.
+In a sandboxed container a system call can cost more than the rest of what a call needs here.
 """
 
 from __future__ import annotations

@@ -77,8 +77,8 @@ class FailureBudget:
     Notes
     -----
     A generic cell rate algorithm: each bad code moves the source's time `WINDOW_S / per_minute` further, up to one
-    window ahead of now. Each call takes 2 to 4 microseconds (CPython 3.11, November 2026) and allocates nothing that
-    stays. Two processes that charge one source in the same microsecond may count once.
+    window ahead of now. A call allocates nothing that stays. Two processes that charge one source in the same
+    microsecond may count once.
 
     References
     ----------
