@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from helpers_ledger import a_look
 from scanengine.ledger import Ledger, LedgerTotals
+from scanengine.ledger.sealing import DamagedEventError
 from scanengine.model import (
     NO_PRIZE,
     Adjustment,
@@ -66,11 +67,22 @@ class Held:
 
     @classmethod
     def of(cls, ledger: Ledger, items: Iterable[int]) -> Held:
-        """Read it through the ledger's own door."""
+        """Read it through the ledger's own door, past events that the ledger itself says are damaged or missing."""
         events: list[Event] = []
-        while part := ledger.events(READER, events[-1].seq if events else 0, EVENTS_AT_ONCE):
+        problems: list[str] = []
+        after = 0
+        while True:
+            try:
+                part = ledger.events(READER, after, EVENTS_AT_ONCE)
+            except DamagedEventError as error:
+                problems.append(str(error))
+                after = error.last
+                continue
+            if not part:
+                break
             events += part
-        return cls(events, ledger.totals(), asyncio.run(_look_at_all(ledger, sorted(items))))
+            after = part[-1].seq
+        return cls(events, ledger.totals(), asyncio.run(_look_at_all(ledger, sorted(items))), problems)
 
 
 async def _look_at_all(ledger: Ledger, items: Sequence[int]) -> dict[int, ScanFacts]:
