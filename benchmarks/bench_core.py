@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,13 @@ import pytest
 import harness
 import inputs
 import scanengine
-from scanengine import _reference
+from scanengine import _lanes, _reference
 from scanengine.model import Status
 from scanengine.program import exporting
 from scanengine.program.program import Program
 
-CODES = 10_000_000
-SEGMENTS = 1_000_000
+CODES = harness.short(10_000_000, 100_000)
+SEGMENTS = harness.short(1_000_000, 10_000)
 REFERENCE_CODES = 2_000
 HMAC_CALLS = 200_000
 KEY = b"k" * 32
@@ -72,11 +73,18 @@ def bench_decide_many(benchmark: Any, program: Program, codes: Any, order: str) 
     def decide() -> None:
         kept[:] = [program.decide_many(wanted, now=inputs.NOW_MS)]
 
+    def decide_by(path: str) -> None:
+        before = _lanes.path()
+        _lanes.choose(path)
+        decide()
+        _lanes.choose(before)
+
     took = harness.interleaved(
         5,
         native=decide,
         hmac=lambda: hmac_many(one),
         reference=lambda: twin.resolve_many(few, inputs.NOW_MS, 0, 0),
+        **{path: partial(decide_by, path) for path in _lanes.paths()},
     )
     benchmark.pedantic(decide, rounds=3)
     decisions = kept[0]
@@ -94,6 +102,8 @@ def bench_decide_many(benchmark: Any, program: Program, codes: Any, order: str) 
         hmac_ratio=hmac_one / native,
         reference_ratio=plain / native,
         million_per_s=1e-6 / native,
+        lanes=_lanes.path(),
+        **{f"{path}_ns": took[path] / CODES * 1e9 for path in _lanes.paths()},
     )
 
 
@@ -124,7 +134,7 @@ def bench_decide_one(benchmark: Any, program: Program, codes: Any) -> None:
 
 
 def bench_export_text(benchmark: Any, program: Program, tmp_path: Path) -> None:
-    table, count = program.snapshot.batches[0].codes, 3_000_000
+    table, count = program.snapshot.batches[0].codes, harness.short(3_000_000, 30_000)
 
     def export() -> int:
         pieces = exporting.export_codes(program.keyring, table, 0, count, "text", "https://example.com")

@@ -1,10 +1,12 @@
 # The C face of the core: layouts, status codes, and leaves small enough to inline.
 # Rule: nothing here touches a Python object, so everything here is `noexcept nogil` and allocates nothing.
 
+cimport cython
 from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from scanengine._imported cimport text_view
-from scanengine._rules cimport rule_set_view
+from scanengine._rules cimport rule_record, rule_set_view
+from scanengine._segments cimport segment_find, segment_view
 from scanengine._siphash cimport siphash_key, siphash_u64
 
 cdef enum ScanStatus:
@@ -48,6 +50,13 @@ cdef struct slot_keys:
     bint is_known
 
 
+cdef struct sealed_code:
+    # What the symbols of a code say before any key is asked.
+    uint64_t slot
+    uint64_t masked
+    uint64_t tag
+
+
 cdef struct profile_record:
     # One row of PROFILE_DTYPE, 32 bytes.
     int64_t active_from_ms
@@ -59,17 +68,13 @@ cdef struct profile_record:
     uint16_t reserved
 
 
-cdef struct segment_view:
-    # Borrowed from a SegmentMap, which checked it.
-    const uint64_t *starts
-    const uint32_t *profiles
-    const uint32_t *buckets    # buckets[b] = last segment that starts at or before b << shift
-    uint32_t shift
+cdef inline uint64_t tag_of(uint64_t hash) noexcept nogil:
+    return hash >> (64 - TAG_BIT_COUNT)
 
 
 cdef inline uint64_t code_tag(const slot_keys *keys, uint64_t item) noexcept nogil:
     # Ensures: the top 50 bits of the keyed hash of slot * 2**40 + serial.
-    return siphash_u64(&keys.tag, item) >> (64 - TAG_BIT_COUNT)
+    return tag_of(siphash_u64(&keys.tag, item))
 
 
 cdef inline uint64_t code_mask(const slot_keys *keys, uint64_t tag) noexcept nogil:
@@ -85,6 +90,16 @@ cdef uint8_t LETTER_OF_SYMBOL[32]       # The upper-case letter of a value. All 
 # Requires: 20 bytes to read and room for 20 symbols.
 # Ensures:  True and the values of a bare code in either case, or False if a byte is no letter of the alphabet.
 cdef bint letters_read(const uint8_t *letters, uint8_t *symbols) noexcept nogil
+
+
+# Ensures:  the bare spelling, 20 upper-case symbols: the text itself if it is spelled so, as most are; None if
+# malformed.
+cdef object bare_text(object text)
+
+
+# Requires: 16 bytes to read.
+# Ensures:  26 symbols of the alphabet, as base32_text.
+cdef str digest_text(const uint8_t *data)
 
 
 cdef inline uint8_t field_times_alpha(uint8_t value) noexcept nogil:
@@ -112,19 +127,34 @@ cdef inline uint64_t code_bits(const uint8_t *symbols, int first, int last) noex
     return bits
 
 
+cdef inline uint8_t code_open(const slot_keys *slots, uint64_t front, uint64_t back, sealed_code *code) noexcept nogil:
+    # Requires: ten symbols each, most significant first, with the right check symbol; slots has 32 entries.
+    # Ensures:  what they say, and SCAN_VALID or SCAN_UNKNOWN_KEY; the tag is not checked yet.
+    code.slot = front >> 45
+    code.masked = (front >> 5) & ((<uint64_t>1 << SERIAL_BIT_COUNT) - 1)
+    code.tag = ((front & 31) << 45) | (back >> 5)
+    return SCAN_VALID if slots[code.slot].is_known else SCAN_UNKNOWN_KEY
+
+
+cdef inline uint64_t code_item(const sealed_code *code, uint64_t mask_hash) noexcept nogil:
+    # Ensures: the item number under the mask; of a forged code any number of its slot.
+    return (code.slot << SERIAL_BIT_COUNT) | (code.masked ^ (mask_hash >> (64 - SERIAL_BIT_COUNT)))
+
+
 cdef inline uint8_t code_verify(const slot_keys *slots, const uint8_t *symbols, uint64_t *item) noexcept nogil:
     # Requires: 20 symbols below 32; slots has 32 entries.
     # Ensures:  SCAN_VALID and the item number, or the first check that failed and no item.
     # Cost:     two SipHash. The tags compare as one XOR: no loop that could leave early.
-    cdef const slot_keys *keys = &slots[symbols[0]]
-    cdef uint64_t tag, found
+    cdef sealed_code code
+    cdef uint64_t found
+    cdef uint8_t status
     if code_check(symbols, CODE_SYMBOL_COUNT) != 0:
         return SCAN_MISTYPED
-    if not keys.is_known:
-        return SCAN_UNKNOWN_KEY
-    tag = code_bits(symbols, 9, 19)
-    found = (<uint64_t>symbols[0] << SERIAL_BIT_COUNT) | (code_bits(symbols, 1, 9) ^ code_mask(keys, tag))
-    if code_tag(keys, found) ^ tag:
+    status = code_open(slots, code_bits(symbols, 0, 10), code_bits(symbols, 10, 20), &code)
+    if status != SCAN_VALID:
+        return status
+    found = code_item(&code, siphash_u64(&slots[code.slot].mask, code.tag))
+    if code_tag(&slots[code.slot], found) ^ code.tag:
         return SCAN_FORGED
     item[0] = found
     return SCAN_VALID
@@ -142,24 +172,6 @@ cdef inline void code_write(const slot_keys *keys, uint64_t item, uint8_t *symbo
     for index in range(10):
         symbols[9 + index] = <uint8_t>((tag >> (45 - 5 * index)) & 31)
     symbols[19] = code_check(symbols, 19)
-
-
-cdef inline uint64_t segment_find(const segment_view *view, uint64_t offset) noexcept nogil:
-    # Requires: offset inside the batch.
-    # Ensures:  the index of the last segment that starts at or before offset.
-    # Cost:     one look in the bucket index, then a binary search inside the bucket, which holds a segment or two
-    #           unless segments crowd together.
-    cdef uint64_t bucket = offset >> view.shift
-    cdef uint64_t low = view.buckets[bucket]
-    cdef uint64_t high = view.buckets[bucket + 1]
-    cdef uint64_t middle
-    while low < high:
-        middle = (low + high + 1) >> 1
-        if view.starts[middle] <= offset:
-            low = middle
-        else:
-            high = middle - 1
-    return low
 
 
 cdef inline uint8_t profile_status(const profile_record *profile, int64_t now_ms) noexcept nogil:
@@ -203,16 +215,6 @@ cdef inline bint keys_write(CodeKeys keys, uint64_t item, uint8_t *symbols) noex
     return True
 
 
-cdef class SegmentMap:
-    cdef segment_view view
-    cdef readonly uint64_t count
-    cdef readonly uint64_t segment_count
-    cdef readonly uint32_t profile_count
-    cdef const uint64_t[::1] _starts      # These three hold the buffers that `view` points into.
-    cdef const uint32_t[::1] _profiles
-    cdef uint32_t[::1] _buckets
-
-
 cdef struct batch_view:
     uint64_t count
     uint64_t profile_base
@@ -229,6 +231,7 @@ cdef struct resolution:
     uint8_t status
 
 
+@cython.final
 cdef class Resolver:
     cdef CodeKeys _keys
     cdef Py_ssize_t _batch_count
@@ -242,16 +245,28 @@ cdef class Resolver:
     cdef const profile_record *_profiles
     cdef tuple _owners                    # Holds all that the pointers above borrow from.
     cdef Py_ssize_t find_batch(self, uint64_t item) noexcept nogil
+    cdef void locate(self, resolution *result) noexcept nogil
     cdef void verify(self, const uint8_t *symbols, resolution *result) noexcept nogil
     cdef bint find_text(self, const uint8_t *data, Py_ssize_t size, uint64_t hash, resolution *result) noexcept nogil
+    cdef bint read_symbols(
+        self, const uint8_t *data, Py_ssize_t size, uint64_t hash, resolution *result, uint8_t *symbols
+    ) noexcept nogil
     cdef void read(self, const uint8_t *data, Py_ssize_t size, uint64_t hash, resolution *result) noexcept nogil
     cdef uint64_t hash_of(self, const uint8_t *data, Py_ssize_t size) noexcept nogil
     cdef void prefetch_row(self, uint64_t hash, Py_ssize_t size, bint is_second) noexcept nogil
     cdef uint64_t offset_of(self, const resolution *found) noexcept nogil
     cdef int32_t profile_of(self, const resolution *found) noexcept nogil
+    cdef const rule_record *find_rule(
+        self, resolution *result, int64_t now_ms, uint8_t role, uint32_t region, uint64_t gtin
+    ) noexcept nogil
     cdef void decide(
         self, resolution *result, int64_t now_ms, uint8_t role, uint32_t region, uint64_t gtin
     ) noexcept nogil
+    # Requires: values that time_checked, role_checked and region_checked let through.
+    # Ensures:  what `resolve` says; TypeError if the text is none.
+    cdef int resolve_text(
+        self, object text, int64_t now_ms, uint8_t role, uint32_t region, uint64_t gtin, resolution *result
+    ) except -1
     cdef void resolve_rows(
         self, const uint8_t *letters, Py_ssize_t width, Py_ssize_t count, int64_t now_ms, const uint8_t[:] roles,
         const uint32_t[:] regions, const uint64_t[:] gtins, uint8_t[::1] status, uint64_t[::1] item,

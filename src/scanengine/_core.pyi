@@ -1,7 +1,7 @@
 """Types of the native core; what each does is said in ``_core.pyx``."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Final, Self
+from typing import Any, Final, Self, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from scanengine._rules import PREDICATE_DTYPE as PREDICATE_DTYPE
 from scanengine._rules import RULE_DTYPE as RULE_DTYPE
 from scanengine._rules import TRANSITION_DTYPE as TRANSITION_DTYPE
 from scanengine._rules import RuleSet as RuleSet
+from scanengine._segments import SegmentMap as SegmentMap
 
 ALPHABET: Final[str]
 PROFILE_DTYPE: Final[np.dtype[np.void]]
@@ -41,16 +42,7 @@ class CodeKeys:
     def encode_many(self, slot: int, serial_start: int, count: int) -> NDArray[np.uint8]: ...
     def decode(self, text: str) -> tuple[int, int]: ...
 
-class SegmentMap:
-    count: Final[int]
-    segment_count: Final[int]
-    profile_count: Final[int]
-    def __new__(
-        cls, starts: NDArray[np.uint64], profiles: NDArray[np.uint32], count: int, profile_count: int
-    ) -> Self: ...
-    def find(self, offset: int) -> int: ...
-    def profile_at(self, offset: int) -> int: ...
-
+@final
 class Resolver:
     def __new__(
         cls,

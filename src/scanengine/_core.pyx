@@ -17,10 +17,15 @@ from scanengine._imported cimport (
     TEXT_SIZE_MAX, TextIndex, gtin_is_right, prefetch_text, row_size, scale, text_find, text_hash, text_is_possible,
     text_prefetch, text_view,
 )
-from scanengine._rules cimport (
-    RuleSet, array_checked, floor_divide, local_ms, region_checked, role_checked, rule_draw, rule_find, rule_record,
-    rule_set_view, scan_facts, time_checked,
+from scanengine._lanes cimport (
+    COLUMNS_MAX, LETTERS_MISTYPED, LETTERS_OTHER, LETTERS_RIGHT, column_set, columns_hash, hash_columns, letters_open,
+    letters_prepare,
 )
+from scanengine._rules cimport (
+    RuleSet, array_checked, draw_position, floor_divide, local_ms, region_checked, role_checked, rule_draw,
+    rule_find, rule_outcome, rule_record, rule_set_view, scan_facts, second_position, time_checked,
+)
+from scanengine._segments cimport SegmentMap, segment_view
 
 import numpy as np
 
@@ -32,7 +37,7 @@ from scanengine._rules import FIELD_ROLE, FIELD_TIME    # no-cython-lint
 from scanengine._rules import PREDICATE_DTYPE, RULE_DTYPE, TRANSITION_DTYPE    # no-cython-lint
 
 # What is cimported is no name of the module by itself.
-globals().update(RuleSet=RuleSet, TextIndex=TextIndex)
+globals().update(RuleSet=RuleSet, SegmentMap=SegmentMap, TextIndex=TextIndex)
 cnp.import_array()
 
 cdef extern from "Python.h":
@@ -60,8 +65,8 @@ PROFILE_DTYPE = np.dtype([
 ])
 
 cdef enum:
-    # Rows of resolve_rows in flight. 16 to 64 measured alike; the block's results stay in the first-level cache.
-    BLOCK_ROWS = 32
+    # Rows in flight: the block's results stay in the first-level cache.
+    BLOCK_ROWS = COLUMNS_MAX
 
 cdef uint64_t NO_ITEM = <uint64_t>0xffffffffffffffff
 cdef uint64_t ITEM_SPACE = <uint64_t>1 << 55
@@ -87,6 +92,7 @@ def _fill_symbol_tables():
         CHECK_TERMS[19][symbol] = symbol
         for index in range(18, -1, -1):
             CHECK_TERMS[index][symbol] = field_times_alpha(CHECK_TERMS[index + 1][symbol])
+    letters_prepare(SYMBOL_OF_BYTE, &CHECK_TERMS[0][0])
 
 
 _fill_symbol_tables()
@@ -139,10 +145,22 @@ cdef str symbols_text(const uint8_t *symbols):
 
 def normalize(text):
     """Return the bare spelling, 20 upper-case symbols, or None if malformed. The check symbol is not checked."""
+    return bare_text(text)
+
+
+cdef object bare_text(object text):
     cdef uint8_t symbols[CODE_SYMBOL_COUNT]
+    cdef const uint8_t *data
+    cdef bint is_bare
+    cdef int index
     if not symbols_read(text, symbols):
         return None
-    return symbols_text(symbols)
+    is_bare = len(text) == CODE_SYMBOL_COUNT and type(text) is str
+    if is_bare:
+        data = PyUnicode_1BYTE_DATA(text)
+        for index in range(CODE_SYMBOL_COUNT):
+            is_bare &= data[index] == LETTER_OF_SYMBOL[symbols[index]]
+    return text if is_bare else symbols_text(symbols)
 
 
 def check_symbol(bytes symbols not None):
@@ -169,7 +187,10 @@ def base32_text(bytes digest not None):
     """
     if len(digest) != 16:
         raise ValueError(f"16 bytes expected, found {len(digest)}")
-    cdef const uint8_t *data = digest
+    return digest_text(digest)
+
+
+cdef str digest_text(const uint8_t *data):
     cdef uint8_t letters[26]
     cdef uint32_t bits = 0
     cdef int held = 2
@@ -282,79 +303,7 @@ cdef int serial_checked(object serial) except -1:
     return 0
 
 
-# Look-ups ------------------------------------------------------------------------------------------------------------
-
-cdef class SegmentMap:
-    """The segments that tile one batch, with an index that finds one in constant time.
-
-    Parameters
-    ----------
-    starts : uint64, shape (k,)
-        First offset of each segment: 0, then each after the one before. A segment ends where the next starts.
-    profiles : uint32, shape (k,)
-        Profile of each segment, below `profile_count`.
-    count : int
-        Codes in the batch, 1 to 2**40.
-
-    Raises
-    ------
-    ValueError
-        Naming the first segment that breaks a rule above.
-    """
-
-    def __cinit__(
-        self, const uint64_t[::1] starts not None, const uint32_t[::1] profiles not None, count, profile_count
-    ):
-        cdef uint64_t segment_count = starts.shape[0]
-        cdef uint64_t index, bucket_count, bucket, segment
-        cdef uint32_t profile_limit = min(max(profile_count, 0), 0xffffffff)
-        if not 1 <= count <= SERIAL_END:
-            raise ValueError(f"a batch has 1 to 2**40 codes, found {count}")
-        if segment_count == 0:
-            raise ValueError("a batch needs at least one segment")
-        if <uint64_t>profiles.shape[0] != segment_count:
-            raise ValueError(f"{segment_count} starts but {profiles.shape[0]} profiles")
-        if starts[0] != 0:
-            raise ValueError(f"the first segment must start at 0, found {starts[0]}")
-        for index in range(1, segment_count):
-            if starts[index] <= starts[index - 1]:
-                raise ValueError(f"segment {index} starts at {starts[index]}, not after {starts[index - 1]}")
-        if starts[segment_count - 1] >= <uint64_t>count:
-            raise ValueError(
-                f"segment {segment_count - 1} starts at {starts[segment_count - 1]}, outside the batch of {count}")
-        for index in range(segment_count):
-            if profiles[index] >= profile_limit:
-                raise ValueError(f"segment {index} has profile {profiles[index]}, expected below {profile_count}")
-        self.count = count
-        self.profile_count = profile_limit
-        self.segment_count = segment_count
-        self._starts = starts
-        self._profiles = profiles
-        self.view.starts = &starts[0]
-        self.view.profiles = &profiles[0]
-        # At most two buckets a segment: a segment or two each when they are spread evenly, 8 bytes a segment.
-        while (self.count - 1) >> self.view.shift >= 2 * segment_count:
-            self.view.shift += 1
-        bucket_count = ((self.count - 1) >> self.view.shift) + 1
-        self._buckets = np.empty(bucket_count + 1, dtype=np.uint32)
-        self.view.buckets = &self._buckets[0]
-        segment = 0
-        for bucket in range(bucket_count):
-            while segment + 1 < segment_count and starts[segment + 1] <= bucket << self.view.shift:
-                segment += 1
-            self._buckets[bucket] = segment
-        self._buckets[bucket_count] = segment_count - 1
-
-    def find(self, offset):
-        """Return the index of the segment that holds `offset`; IndexError outside the batch."""
-        if not 0 <= offset < self.count:
-            raise IndexError(f"offset {offset} is outside the batch of {self.count}")
-        return segment_find(&self.view, offset)
-
-    def profile_at(self, offset):
-        """Return the profile of the segment that holds `offset`; IndexError outside the batch."""
-        return self._profiles[self.find(offset)]
-
+# Resolution ----------------------------------------------------------------------------------------------------------
 
 cdef int64_t gtin_checked(object gtin) except -1:
     if not 0 <= gtin < GTIN_END:
@@ -362,8 +311,7 @@ cdef int64_t gtin_checked(object gtin) except -1:
     return gtin
 
 
-# Resolution ----------------------------------------------------------------------------------------------------------
-
+@cython.final
 cdef class Resolver:
     """One snapshot of keys and tables, laid out for speed: text in, status, item and offer out.
 
@@ -470,49 +418,62 @@ cdef class Resolver:
             return low
         return -1
 
-    cdef void decide(
+    cdef const rule_record *find_rule(
         self, resolution *result, int64_t now_ms, uint8_t role, uint32_t region, uint64_t gtin
     ) noexcept nogil:
-        # Requires: an item inside result.batch.
-        # Ensures:  status, local date and, where marketing is on, the offer of the first rule that holds. Another
-        #           product than the text names (gtin, 0 if none) leaves the item alone.
-        # Cost:     two SipHash for the draw.
-        cdef const profile_record *profile
-        cdef const rule_set_view *rule_set
+        # Requires: an item inside result.batch, its profile in result.profile.
+        # Ensures:  status and, where marketing is on, the first rule that holds; else NULL. Another product than the
+        #           text names (gtin, 0 if none) leaves the item alone.
+        cdef const profile_record *profile = &self._profiles[result.profile]
         cdef const rule_record *rule
         cdef scan_facts scan
-        result.profile = self.profile_of(result)
-        profile = &self._profiles[result.profile]
         if gtin and profile.gtin and profile.gtin != gtin:
             result.status = SCAN_WRONG_PRODUCT
             result.batch = result.profile = -1
-            return
+            return NULL
         result.status = profile_status(profile, now_ms)
-        if result.status != SCAN_VALID or profile.rule_set < 0:
-            return
-        rule_set = &self._rule_sets[profile.rule_set]
-        result.local_date = floor_divide(local_ms(rule_set, now_ms), 86_400_000)
-        if not profile.scenes & SCENE_MARKETING:
-            return
+        if result.status != SCAN_VALID or profile.rule_set < 0 or not profile.scenes & SCENE_MARKETING:
+            return NULL
         scan.item = result.item
         scan.gtin = profile.gtin
         scan.now_ms = now_ms
         scan.region = region
         scan.role = role
-        rule = rule_find(rule_set, &scan)
+        rule = rule_find(&self._rule_sets[profile.rule_set], &scan)
         if rule != NULL:
             result.rule = rule.number
+        return rule
+
+    cdef void decide(
+        self, resolution *result, int64_t now_ms, uint8_t role, uint32_t region, uint64_t gtin
+    ) noexcept nogil:
+        # Requires: an item inside result.batch.
+        # Ensures:  as find_rule, with the local date and what the rule draws.
+        # Cost:     two SipHash for the draw.
+        cdef const rule_record *rule
+        cdef const rule_set_view *rule_set
+        result.profile = self.profile_of(result)
+        rule = self.find_rule(result, now_ms, role, region, gtin)
+        if result.status != SCAN_VALID or self._profiles[result.profile].rule_set < 0:
+            return
+        rule_set = &self._rule_sets[self._profiles[result.profile].rule_set]
+        result.local_date = floor_divide(local_ms(rule_set, now_ms), 86_400_000)
+        if rule != NULL:
             result.drawn = rule_draw(rule_set, rule, result.item)
+
+    cdef void locate(self, resolution *result) noexcept nogil:
+        # Ensures: the batch that holds the item, or SCAN_UNKNOWN and no item.
+        result.batch = <int32_t>self.find_batch(result.item)
+        if result.batch < 0:
+            result.status = SCAN_UNKNOWN
+            result.item = NO_ITEM
 
     cdef void verify(self, const uint8_t *symbols, resolution *result) noexcept nogil:
         # Ensures: status and item of the code and the batch it is in; SCAN_VALID only says "located" here.
         resolution_clear(result)
         result.status = code_verify(self._keys._slots, symbols, &result.item)
         if result.status == SCAN_VALID:
-            result.batch = <int32_t>self.find_batch(result.item)
-            if result.batch < 0:
-                result.status = SCAN_UNKNOWN
-                result.item = NO_ITEM
+            self.locate(result)
 
     cdef uint64_t hash_of(self, const uint8_t *data, Py_ssize_t size) noexcept nogil:
         # Ensures: the hash under the first index's key, if a text of this size is possible.
@@ -551,16 +512,24 @@ cdef class Resolver:
                     return True
         return False
 
+    cdef bint read_symbols(
+        self, const uint8_t *data, Py_ssize_t size, uint64_t hash, resolution *result, uint8_t *symbols
+    ) noexcept nogil:
+        # Ensures: True and the symbols of a code of format v1 in any spelling; else what the text is instead: an
+        #          imported code, a bare product number, or nothing.
+        resolution_clear(result)
+        if self._text_count and self.find_text(data, size, hash, result):
+            return False
+        if spelling_read(data, size, symbols):
+            return True
+        result.status = SCAN_PRODUCT_ONLY if gtin_is_right(data, size) else SCAN_MALFORMED
+        return False
+
     cdef void read(self, const uint8_t *data, Py_ssize_t size, uint64_t hash, resolution *result) noexcept nogil:
         # Ensures: what the text is: an imported code, a code of format v1 in any spelling, or a bare product number.
         cdef uint8_t symbols[CODE_SYMBOL_COUNT]
-        resolution_clear(result)
-        if self._text_count and self.find_text(data, size, hash, result):
-            return
-        if spelling_read(data, size, symbols):
+        if self.read_symbols(data, size, hash, result, symbols):
             self.verify(symbols, result)
-        else:
-            result.status = SCAN_PRODUCT_ONLY if gtin_is_right(data, size) else SCAN_MALFORMED
 
     cdef uint64_t offset_of(self, const resolution *found) noexcept nogil:
         return found.item - self._item_starts[found.batch]
@@ -576,6 +545,18 @@ cdef class Resolver:
         cdef resolution found
         cdef const uint8_t *data = text_data(text)
         return data != NULL and self.find_text(data, len(text), self.hash_of(data, len(text)), &found)
+
+    cdef int resolve_text(
+        self, object text, int64_t now_ms, uint8_t role, uint32_t region, uint64_t gtin, resolution *result
+    ) except -1:
+        cdef const uint8_t *data = text_data(text)
+        resolution_clear(result)
+        result.status = SCAN_MALFORMED
+        if data != NULL:
+            self.read(data, len(text), self.hash_of(data, len(text)), result)
+        if result.status == SCAN_VALID:
+            self.decide(result, now_ms, role, region, gtin)
+        return 0
 
     def resolve(self, text, now_ms, role, region, gtin=0):
         """Resolve one code: imported, exactly as it is spelled, or of format v1 in any accepted spelling.
@@ -599,17 +580,9 @@ cdef class Resolver:
             Of a wrong product there is the item, and nothing else.
         """
         cdef resolution found
-        cdef const uint8_t *data = text_data(text)
-        cdef int64_t now = time_checked(now_ms)
-        cdef uint8_t checked_role = role_checked(role)
-        cdef uint32_t checked_region = region_checked(region)
-        cdef uint64_t checked_gtin = 0 if gtin is ZERO else gtin_checked(gtin)
-        resolution_clear(&found)
-        found.status = SCAN_MALFORMED
-        if data != NULL:
-            self.read(data, len(text), self.hash_of(data, len(text)), &found)
-        if found.status == SCAN_VALID:
-            self.decide(&found, now, checked_role, checked_region, checked_gtin)
+        self.resolve_text(
+            text, time_checked(now_ms), role_checked(role), region_checked(region),
+            0 if gtin is ZERO else gtin_checked(gtin), &found)
         return found.status, found.item, found.batch, found.profile, found.rule, found.drawn, found.local_date
 
     def resolve_many(self, codes, now_ms, role, region, gtin=0):
@@ -660,21 +633,34 @@ cdef class Resolver:
     cdef void resolve_rows(
         self, const uint8_t *letters, Py_ssize_t width, Py_ssize_t count, int64_t now_ms, const uint8_t[:] roles,
         const uint32_t[:] regions, const uint64_t[:] gtins, uint8_t[::1] status, uint64_t[::1] item,
-        int32_t[::1] profile, int16_t[::1] rule, int16_t[::1] drawn,
+        int32_t[::1] profile, int16_t[::1] rule_numbers, int16_t[::1] drawn,
     ) noexcept nogil:
         # Passes over a block at a time, each asking for the memory that the next one reads: codes come in random
         # order, and a look-up in a large batch is three cache misses that would otherwise be waited for one by one.
+        # Between the passes the rows that need a hash are hashed side by side.
         cdef resolution block[BLOCK_ROWS]
-        cdef uint64_t hashes[BLOCK_ROWS]
+        cdef uint64_t text_hashes[BLOCK_ROWS]
         cdef Py_ssize_t sizes[BLOCK_ROWS]
+        cdef uint64_t fronts[BLOCK_ROWS]
+        cdef uint64_t backs[BLOCK_ROWS]
+        cdef uint8_t verdicts[BLOCK_ROWS]
+        cdef sealed_code codes[BLOCK_ROWS]
+        cdef const rule_record *rules[BLOCK_ROWS]
+        cdef const rule_set_view *rule_sets[BLOCK_ROWS]
+        cdef uint64_t words[BLOCK_ROWS]
+        cdef int hashed[BLOCK_ROWS]       # the row of each column of `lanes`
+        cdef hash_columns lanes
         # A row of 20 letters is a code of format v1 unless texts of 20 bytes were imported.
         cdef bint is_bare = width == CODE_SYMBOL_COUNT and not text_is_possible(self._text_lengths, width)
+        cdef const slot_keys *slots = self._keys._slots
         cdef const uint8_t *data
         cdef uint8_t symbols[CODE_SYMBOL_COUNT]
         cdef const segment_view *segments
+        cdef const rule_record *rule
         cdef resolution *found
-        cdef Py_ssize_t start, row, rows
+        cdef Py_ssize_t start, row, rows, column, columns
         cdef uint64_t bucket
+        memset(&lanes, 0, sizeof(lanes))
         start = 0
         while start < count:
             rows = min(<Py_ssize_t>BLOCK_ROWS, count - start)
@@ -682,19 +668,46 @@ cdef class Resolver:
                 for row in range(rows):
                     data = letters + (start + row) * width
                     sizes[row] = row_size(data, width)
-                    hashes[row] = self.hash_of(data, sizes[row])
-                    self.prefetch_row(hashes[row], sizes[row], False)
+                    text_hashes[row] = self.hash_of(data, sizes[row])
+                    self.prefetch_row(text_hashes[row], sizes[row], False)
                 for row in range(rows):
-                    self.prefetch_row(hashes[row], sizes[row], True)
+                    self.prefetch_row(text_hashes[row], sizes[row], True)
+            if is_bare:
+                letters_open(letters + start * width, fronts, backs, verdicts, rows)
+            columns = 0
             for row in range(rows):
                 found = &block[row]
                 data = letters + (start + row) * width
-                if is_bare and letters_read(data, symbols):
-                    self.verify(symbols, found)
-                elif self._text_count:
-                    self.read(data, sizes[row], hashes[row], found)
+                if is_bare and verdicts[row] != LETTERS_OTHER:
+                    resolution_clear(found)
                 else:
-                    self.read(data, row_size(data, width), 0, found)
+                    if not self._text_count:
+                        sizes[row], text_hashes[row] = row_size(data, width), 0
+                    if not self.read_symbols(data, sizes[row], text_hashes[row], found, symbols):
+                        continue
+                    fronts[row], backs[row] = code_bits(symbols, 0, 10), code_bits(symbols, 10, 20)
+                    verdicts[row] = LETTERS_MISTYPED if code_check(symbols, CODE_SYMBOL_COUNT) else LETTERS_RIGHT
+                found.status = SCAN_MISTYPED
+                if verdicts[row] == LETTERS_RIGHT:
+                    found.status = code_open(slots, fronts[row], backs[row], &codes[columns])
+                if found.status == SCAN_VALID:
+                    hashed[columns] = <int>row
+                    column_set(&lanes, columns, &slots[codes[columns].slot].mask, codes[columns].tag)
+                    columns += 1
+            columns_hash(&lanes, columns)
+            for column in range(columns):
+                column_set(
+                    &lanes, column, &slots[codes[column].slot].tag, code_item(&codes[column], lanes.hashes[column]))
+            columns_hash(&lanes, columns)
+            for column in range(columns):
+                found = &block[hashed[column]]
+                if tag_of(lanes.hashes[column]) ^ codes[column].tag:
+                    found.status = SCAN_FORGED
+                else:
+                    found.item = lanes.values[column]
+                    self.locate(found)
+            for row in range(rows):
+                found = &block[row]
                 if found.status == SCAN_VALID:
                     segments = &self._batches[found.batch].segments
                     prefetch(&segments.buckets[self.offset_of(found) >> segments.shift])
@@ -708,11 +721,34 @@ cdef class Resolver:
             for row in range(rows):
                 found = &block[row]
                 if found.status == SCAN_VALID:
-                    self.decide(found, now_ms, roles[start + row], regions[start + row], gtins[start + row])
+                    found.profile = self.profile_of(found)
+                    prefetch(&self._profiles[found.profile])
+            columns = 0
+            for row in range(rows):
+                found = &block[row]
+                if found.status == SCAN_VALID:
+                    rule = self.find_rule(found, now_ms, roles[start + row], regions[start + row], gtins[start + row])
+                    if rule != NULL:
+                        hashed[columns] = <int>row
+                        rules[columns] = rule
+                        rule_sets[columns] = &self._rule_sets[self._profiles[found.profile].rule_set]
+                        column_set(
+                            &lanes, columns, &rule_sets[columns].draw_key, draw_position(rule, found.item))
+                        columns += 1
+            columns_hash(&lanes, columns)
+            for column in range(columns):
+                words[column] = lanes.hashes[column]
+                lanes.values[column] = second_position(lanes.values[column])
+            columns_hash(&lanes, columns)
+            for column in range(columns):
+                block[hashed[column]].drawn = rule_outcome(
+                    rule_sets[column], rules[column], words[column], lanes.hashes[column])
+            for row in range(rows):
+                found = &block[row]
                 status[start + row] = found.status
                 item[start + row] = found.item
                 profile[start + row] = found.profile
-                rule[start + row] = found.rule
+                rule_numbers[start + row] = found.rule
                 drawn[start + row] = found.drawn
             start += rows
 

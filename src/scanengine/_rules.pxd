@@ -89,15 +89,31 @@ cdef inline uint32_t alias_choose(
     return aliases[column]
 
 
-cdef inline int16_t rule_draw(const rule_set_view *view, const rule_record *rule, uint64_t item) noexcept nogil:
-    # Ensures: the prize number the rule draws for the item, -1 for none.
-    cdef uint64_t position = item + (<uint64_t>rule.number << 56)
-    cdef uint64_t w0 = siphash_u64(&view.draw_key, position)
-    cdef uint64_t w1 = siphash_u64(&view.draw_key, position + (<uint64_t>1 << 55))
+cdef inline uint64_t draw_position(const rule_record *rule, uint64_t item) noexcept nogil:
+    # Ensures: what the first draw word is the hash of.
+    return item + (<uint64_t>rule.number << 56)
+
+
+cdef inline uint64_t second_position(uint64_t position) noexcept nogil:
+    # Ensures: what the second draw word is the hash of.
+    return position + (<uint64_t>1 << 55)
+
+
+cdef inline int16_t rule_outcome(
+    const rule_set_view *view, const rule_record *rule, uint64_t w0, uint64_t w1
+) noexcept nogil:
+    # Ensures: the prize number that two draw words choose, -1 for none.
     cdef uint32_t column = alias_choose(
         view.thresholds + rule.column_start, view.aliases + rule.column_start, rule.column_count, w0, w1
     )
     return view.outcomes[rule.column_start + column]
+
+
+cdef inline int16_t rule_draw(const rule_set_view *view, const rule_record *rule, uint64_t item) noexcept nogil:
+    # Ensures: the prize number the rule draws for the item, -1 for none.
+    cdef uint64_t position = draw_position(rule, item)
+    return rule_outcome(
+        view, rule, siphash_u64(&view.draw_key, position), siphash_u64(&view.draw_key, second_position(position)))
 
 
 cdef inline int64_t floor_divide(int64_t value, int64_t divisor) noexcept nogil:

@@ -11,11 +11,37 @@ cdef extern from *:
     #include <stdint.h>
 
     #define SIPHASH_ROTATE(word, bits) (((word) << (bits)) | ((word) >> (64 - (bits))))
-    #define SIPHASH_ROUND(v0, v1, v2, v3) do { \
-        v0 += v1; v1 = SIPHASH_ROTATE(v1, 13); v1 ^= v0; v0 = SIPHASH_ROTATE(v0, 32); \
-        v2 += v3; v3 = SIPHASH_ROTATE(v3, 16); v3 ^= v2; \
+    #define SIPHASH_ROTATE_16(word) SIPHASH_ROTATE(word, 16)
+    #define SIPHASH_ROTATE_32(word) SIPHASH_ROTATE(word, 32)
+
+    // Two rotations by whole bytes are left to the caller: some vectors have a better instruction for them.
+    #define SIPHASH_ROUND_BY(v0, v1, v2, v3, rotate_16, rotate_32) do { \
+        v0 += v1; v1 = SIPHASH_ROTATE(v1, 13); v1 ^= v0; v0 = rotate_32(v0); \
+        v2 += v3; v3 = rotate_16(v3); v3 ^= v2; \
         v0 += v3; v3 = SIPHASH_ROTATE(v3, 21); v3 ^= v0; \
-        v2 += v1; v1 = SIPHASH_ROTATE(v1, 17); v1 ^= v2; v2 = SIPHASH_ROTATE(v2, 32); \
+        v2 += v1; v1 = SIPHASH_ROTATE(v1, 17); v1 ^= v2; v2 = rotate_32(v2); \
+    } while (0)
+    #define SIPHASH_ROUND(v0, v1, v2, v3) \
+        SIPHASH_ROUND_BY(v0, v1, v2, v3, SIPHASH_ROTATE_16, SIPHASH_ROTATE_32)
+
+    // The hash of eight bytes; where the words are vectors, of eight bytes in each lane.
+    #define SIPHASH_U64_BY(hash, word_type, k0, k1, value, rotate_16, rotate_32) do { \
+        const uint64_t size = 8ULL << 56; \
+        word_type v0 = (k0) ^ 0x736f6d6570736575ULL, v1 = (k1) ^ 0x646f72616e646f6dULL; \
+        word_type v2 = (k0) ^ 0x6c7967656e657261ULL, v3 = (k1) ^ 0x7465646279746573ULL ^ (value); \
+        SIPHASH_ROUND_BY(v0, v1, v2, v3, rotate_16, rotate_32); \
+        SIPHASH_ROUND_BY(v0, v1, v2, v3, rotate_16, rotate_32); \
+        v0 ^= (value); \
+        v3 ^= size; \
+        SIPHASH_ROUND_BY(v0, v1, v2, v3, rotate_16, rotate_32); \
+        SIPHASH_ROUND_BY(v0, v1, v2, v3, rotate_16, rotate_32); \
+        v0 ^= size; \
+        v2 ^= 0xff; \
+        SIPHASH_ROUND_BY(v0, v1, v2, v3, rotate_16, rotate_32); \
+        SIPHASH_ROUND_BY(v0, v1, v2, v3, rotate_16, rotate_32); \
+        SIPHASH_ROUND_BY(v0, v1, v2, v3, rotate_16, rotate_32); \
+        SIPHASH_ROUND_BY(v0, v1, v2, v3, rotate_16, rotate_32); \
+        hash = v0 ^ v1 ^ v2 ^ v3; \
     } while (0)
 
     typedef struct { uint64_t k0, k1; } siphash_key;
@@ -46,22 +72,9 @@ cdef extern from *:
     }
 
     static inline uint64_t siphash_u64(const siphash_key *key, uint64_t value) {
-        const uint64_t size = 8ULL << 56;
-        uint64_t v0 = key->k0 ^ 0x736f6d6570736575ULL, v1 = key->k1 ^ 0x646f72616e646f6dULL;
-        uint64_t v2 = key->k0 ^ 0x6c7967656e657261ULL, v3 = key->k1 ^ 0x7465646279746573ULL ^ value;
-        SIPHASH_ROUND(v0, v1, v2, v3);
-        SIPHASH_ROUND(v0, v1, v2, v3);
-        v0 ^= value;
-        v3 ^= size;
-        SIPHASH_ROUND(v0, v1, v2, v3);
-        SIPHASH_ROUND(v0, v1, v2, v3);
-        v0 ^= size;
-        v2 ^= 0xff;
-        SIPHASH_ROUND(v0, v1, v2, v3);
-        SIPHASH_ROUND(v0, v1, v2, v3);
-        SIPHASH_ROUND(v0, v1, v2, v3);
-        SIPHASH_ROUND(v0, v1, v2, v3);
-        return v0 ^ v1 ^ v2 ^ v3;
+        uint64_t hash;
+        SIPHASH_U64_BY(hash, uint64_t, key->k0, key->k1, value, SIPHASH_ROTATE_16, SIPHASH_ROTATE_32);
+        return hash;
     }
     """
     ctypedef unsigned char uint8_t
