@@ -169,3 +169,13 @@ def test_a_right_gtin_has_no_fault(gtin: str) -> None:
 )
 def test_a_wrong_gtin_is_explained(gtin: str, fault: str) -> None:
     assert gtin_fault(gtin) == fault
+
+
+@pytest.mark.parametrize("scheme", ["https://", "HTTP://", "hTTps://"])
+@pytest.mark.parametrize("host", ["example.com", "a.b-c.example:8443", "127.0.0.1:80", "EXAMPLE.COM"])
+@pytest.mark.parametrize(
+    "path", [f"/s/{CODE}", f"/S/{CODE}", "/s/0", f"/s/{CODE[:5]}-{CODE[5:]}", f"/a/s/{CODE}", "/s/a b"]
+)
+def test_a_printed_address_is_read_as_any_url_is(scheme: str, host: str, path: str) -> None:
+    """Goal: the short way for what is printed says what the long one says, which an empty query takes."""
+    assert unwrap(f"{scheme}{host}{path}") == unwrap(f"{scheme}{host}{path}?")

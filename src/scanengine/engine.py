@@ -5,7 +5,7 @@ The same engine and the same scan give the same decision, so each can be replaye
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -13,19 +13,17 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from scanengine._core import PROFILE_DTYPE, Resolver, normalize
+from scanengine._decider import Decider, Words
 from scanengine.codes import exact_spellings, parse
 from scanengine.errors import TableFormatError
 from scanengine.keys import Keyring
 from scanengine.model import (
     CODE_SYMBOLS,
-    IMPORTED_START,
-    NO_ITEM,
     NO_RULE,
     TEST_SUFFIX,
     TEXT_BYTES_MAX,
     CampaignTerms,
     Decision,
-    Offer,
     Product,
     Role,
     Scene,
@@ -38,15 +36,7 @@ from scanengine.tables.snapshot import Snapshot
 NO_CAMPAIGN = 0xFFFF
 """Stands in the campaign column for a code without a published campaign."""
 
-_STATUS_OF = {int(status): status for status in Status}
-# A plain integer: an enumeration's operators cost more than a whole look-up.
-_VALID = int(Status.VALID)
 _MALFORMED = int(Status.MALFORMED)
-_PRODUCT_ONLY = int(Status.PRODUCT_ONLY)
-_NO_SCENES = Scene(0)
-
-_Words = tuple[Scene, Product | None, str | None, str | None, str | None, CampaignTerms | None, str | None, str | None]
-"""Of a profile: scenes, product, lot, campaign, why nothing can be claimed, terms of the campaign, link, market."""
 
 
 class Engine:
@@ -76,11 +66,12 @@ class Engine:
         self._terms: tuple[CampaignTerms, ...] = tuple(terms)
         rule_set_of = {campaign: index for index, campaign in enumerate(self.campaigns)}
         profiles: list[Profile] = []
-        batches, texts = [], []
+        batches, texts, labels = [], [], []
         for index, batch in enumerate(snapshot.batches):
             codes, scenes = batch.codes, batch.scenes
             batches.append((codes.item_start, codes.count, scenes.segment_map, len(profiles)))
             profiles.extend(_tested(profile) if codes.test else profile for profile in scenes.profiles)
+            labels.extend([(batch.label, codes.test)] * len(scenes.profiles))
             if codes.texts is not None:
                 texts.append((index, codes.texts.index))
         records = np.zeros(len(profiles), PROFILE_DTYPE)
@@ -93,18 +84,19 @@ class Engine:
             self._resolver = Resolver(keyring.code_keys, batches, records, rule_sets, texts)
         except ValueError as error:
             raise TableFormatError(f"the tables do not fit together: {error}") from error
-        # What a decision says in words, looked up by index instead of being made for every scan.
         self._records = records
-        self._labels = tuple((batch.label, batch.codes.test) for batch in snapshot.batches)
-        self._has_texts = bool(texts)
-        self._products = {int(gtin): product for gtin, product in snapshot.products.items()}
-        self._words = tuple(
-            self._words_of(profile, rule_set)
-            for profile, rule_set in zip(profiles, records["rule_set"].tolist(), strict=True)
+        self._read = partial(_read_imported, self._resolver) if texts else parse
+        self.decider = Decider(
+            self._resolver,
+            # What a decision says in words, looked up by index instead of being made for every scan.
+            map(self._words_of, profiles, records["rule_set"].tolist(), labels),
+            {int(gtin): product for gtin, product in snapshot.products.items()},
+            snapshot.generation,
+            bool(texts),
+            self._read,
         )
-        self._offers: dict[tuple[int, int], tuple[Offer, ...]] = {(NO_RULE, -1): ()}
 
-    def _words_of(self, profile: Profile, rule_set: int) -> _Words:
+    def _words_of(self, profile: Profile, rule_set: int, label: tuple[str, bool]) -> Words:
         product = self.snapshot.products.get(profile.product) if profile.product else None
         if profile.product and product is None:
             product = Product(profile.product, "")  # Its line was removed by hand; the GTIN is still known.
@@ -116,7 +108,9 @@ class Engine:
         terms = self._terms[rule_set] if refusal is None else None
         # Tables that are older than the rule may hold others: nobody is sent there.
         link = profile.link if profile.link and not link_fault(profile.link) else None
-        return profile.scenes, product, profile.lot, profile.campaign, refusal, terms, link, profile.market
+        return Words(
+            profile.scenes, product, profile.lot, profile.campaign, refusal, terms, link, profile.market, *label
+        )
 
     def decide(self, text: str, now_ms: int, role: Role = Role.CONSUMER, region: int = 0) -> Decision:
         """Decide one scan.
@@ -140,46 +134,14 @@ class Engine:
         -----
         About a microsecond; holds the GIL.
         """
-        resolve = self._resolver.resolve
-        # Most texts have nothing around them to take off.
-        resolved = resolve(text, now_ms, role, region) if len(text) == CODE_SYMBOLS else None
-        if resolved is None or resolved[0] == _MALFORMED:
-            text, gtin = self.read(text)
-            resolved = resolve(text, now_ms, role, region, gtin)
-        status, item, batch, place, rule, drawn, date = resolved
-        # Imported codes are spelled in one way only.
-        code = text if IMPORTED_START <= item < NO_ITEM else normalize(text)
-        generation = self.snapshot.generation
-        if place < 0:
-            product = self._products.get(int(text)) if status == _PRODUCT_ONLY else None
-            return Decision(
-                _STATUS_OF[status], code, item, _NO_SCENES, None, product, None, None, generation, (), 0, "not_valid",
-                None,
-            )  # fmt: skip
-        scenes, product, lot, campaign, refusal, terms, link, market = self._words[place]
-        offers = self._offers.get((rule, drawn))
-        if offers is None:
-            offers = self._offers[rule, drawn] = (Offer(rule, drawn),)
-        if status != _VALID:
-            refusal, terms = "not_valid", None
-        elif refusal is None and not offers:
-            refusal = "no_rule"
-        label, is_test = self._labels[batch]
-        return Decision(
-            _STATUS_OF[status], code, item, scenes, label, product, lot, campaign, generation, offers, date, refusal,
-            terms, link, market, is_test,
-        )  # fmt: skip
+        return self.decider.decide(text, now_ms, role, region)
 
     def read(self, text: str) -> tuple[str, int]:
         """Return the code in a scanned text, and the product that it names beside it, 0 for none.
 
         An imported code is taken as it stands, so of a Digital Link that was imported whole no part is read.
         """
-        if self._has_texts:
-            for spelling in exact_spellings(text):
-                if self._resolver.is_imported(spelling):
-                    return spelling, 0
-        return parse(text)
+        return self._read(text)
 
     def decide_many(
         self,
@@ -228,6 +190,14 @@ class Engine:
         return columns
 
 
+def _read_imported(resolver: Resolver, text: str) -> tuple[str, int]:
+    """Return what a text holds where codes were imported: it may be one of them as it stands."""
+    for spelling in exact_spellings(text):
+        if resolver.is_imported(spelling):
+            return spelling, 0
+    return parse(text)
+
+
 def _letters_of(codes: NDArray[Any]) -> NDArray[Any]:
     """Return texts as rows of bytes; what is none is left for the resolver to refuse."""
     if codes.dtype.kind == "S" and codes.ndim == 1:
@@ -261,6 +231,9 @@ class Decisions:
         Bits of :class:`~scanengine.model.Scene`; 0 if not located.
     campaign : uint16, shape (n,)
         Index into `campaigns`; 65535 without one.
+    place : int32, shape (n,)
+        Equal for two scans if all that the tables say of their segments is equal; -1 if not located. Means nothing to
+        another engine.
     offer_start : int64, shape (n + 1,)
         The offers of scan i are rows [offer_start[i], offer_start[i + 1]) of `rule`, `prize` and `amount`.
     rule : uint8; prize : int16; amount : uint64, shape (offers,)
@@ -278,7 +251,7 @@ class Decisions:
     ) -> None:
         self._snapshot = snapshot
         self._profiles = profiles
-        self.status, self.item, self._place, self._rule, self._drawn = columns
+        self.status, self.item, self.place, self._rule, self._drawn = columns
         self.campaigns = campaigns
 
     def __len__(self) -> int:
@@ -287,7 +260,7 @@ class Decisions:
     def _from_profiles(self, field: str, nothing: int, dtype: type) -> NDArray[Any]:
         # One more row for "no profile", which index -1 finds.
         values: NDArray[Any] = np.append(self._profiles[field], nothing).astype(dtype)
-        column: NDArray[Any] = values[self._place]
+        column: NDArray[Any] = values[self.place]
         return column
 
     @cached_property

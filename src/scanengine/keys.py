@@ -25,7 +25,8 @@ from typing import Final
 
 import msgspec
 
-from scanengine._core import CodeKeys, base32_text, siphash24
+from scanengine._claim_keys import ClaimKeys
+from scanengine._core import CodeKeys
 from scanengine.errors import KeyringError
 from scanengine.model import SLOT_COUNT, Party
 
@@ -129,9 +130,11 @@ class Keyring:
         self.all_code_keys = CodeKeys(prepared)
         self._draw_secret = _checked_secret("draw", draw_secret)
         _checked_secret("program", program_secret)
-        self._claim_hash = blake2b(digest_size=16, key=program_secret, person=b"scan-claim")
-        self._user_key = derive_key(program_secret, "scan-user")
-        self._visit_key = derive_key(program_secret, "scan-visit")
+        self.claim_keys = ClaimKeys(
+            blake2b(digest_size=16, key=program_secret, person=b"scan-claim"),
+            derive_key(program_secret, "scan-user"),
+            derive_key(program_secret, "scan-visit"),
+        )
         for name, token, _ in tokens:
             if not token.strip():
                 raise KeyringError(f"token {name!r} is empty, and would let everybody in")
@@ -187,17 +190,15 @@ class Keyring:
 
     def claim_id(self, item: int, party: Party) -> str:
         """Return the id of the one claim that (item, party) can have: 26 characters, fit for a payout number."""
-        state = self._claim_hash.copy()
-        state.update(item.to_bytes(8, "little") + bytes((party,)))
-        return base32_text(state.digest())
+        return self.claim_keys.claim_id(item, party)
 
     def user_hash(self, user: str) -> int:
         """Return the 64-bit keyed hash under which records and counters know a user."""
-        return siphash24(self._user_key, user.encode())
+        return self.claim_keys.user_hash(user)
 
     def visit_hash(self, visit: str) -> int:
         """Return the 64-bit keyed hash under which records know a visit."""
-        return siphash24(self._visit_key, visit.encode())
+        return self.claim_keys.visit_hash(visit)
 
 
 def _checked_secret(place: str, secret: bytes) -> bytes:

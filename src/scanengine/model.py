@@ -3,7 +3,8 @@
     text -> Status + item -> Decision (offers) -> ClaimRequest -> Receipt -> Answer; Event beside it
 
 Nothing here decides anything, reads a clock or imports a module of ours. Structures are immutable, so that a snapshot,
-a decision or a receipt can be shared between threads.
+a decision or a receipt can be shared between threads. What is made for every scan refers to nothing that could lead
+back to it, so the garbage collector need not look for cycles there: ``gc=False``.
 """
 
 from __future__ import annotations
@@ -133,7 +134,7 @@ class Product(Struct, frozen=True):
     category: str | None = None
 
 
-class Offer(Struct, frozen=True):
+class Offer(Struct, frozen=True, gc=False):
     """What one rule drew for one code.
 
     Parameters
@@ -209,7 +210,7 @@ def terms_for_tests(terms: CampaignTerms) -> CampaignTerms:
     return replace(terms, id=terms.id + TEST_SUFFIX, prizes=prizes)
 
 
-class Decision(Struct, frozen=True):
+class Decision(Struct, frozen=True, gc=False):
     """What the tables say of one scan: a pure function of snapshot, text, time, role and region.
 
     Parameters
@@ -261,7 +262,7 @@ class Decision(Struct, frozen=True):
         return f"<Decision {self.status.name.lower()} item={self.item} offers={self.offers}>"
 
 
-class ScanFacts(Struct, frozen=True):
+class ScanFacts(Struct, frozen=True, gc=False):
     """What the ledger knows of the scans of one item.
 
     Parameters
@@ -279,7 +280,7 @@ class ScanFacts(Struct, frozen=True):
     number: int
 
 
-class ClaimRequest(Struct, frozen=True):
+class ClaimRequest(Struct, frozen=True, gc=False):
     """One claim on its way to the ledger.
 
     Parameters
@@ -320,7 +321,7 @@ class ClaimRequest(Struct, frozen=True):
     region: int = 0
 
 
-class ObserveRequest(Struct, frozen=True):
+class ObserveRequest(Struct, frozen=True, gc=False):
     """One look at, or one counted visit of, an item without a claim."""
 
     item: int
@@ -329,7 +330,7 @@ class ObserveRequest(Struct, frozen=True):
     counts_scan: bool
 
 
-class Receipt(Struct, frozen=True):
+class Receipt(Struct, frozen=True, gc=False):
     """The ledger's answer to one claim.
 
     Parameters
@@ -411,21 +412,21 @@ class Event(Struct, frozen=True, omit_defaults=False):
     visit: str
 
 
-class ScanReply(Struct, frozen=True):
+class ScanReply(Struct, frozen=True, gc=False):
     """Counted scans as a caller sees them; ``first_at`` is ISO 8601 in the program's time zone."""
 
     count: int
     first_at: str | None
 
 
-class ProductReply(Struct, frozen=True):
+class ProductReply(Struct, frozen=True, gc=False):
     """A product as a caller sees it."""
 
     gtin: str
     title: str
 
 
-class PrizeReply(Struct, frozen=True):
+class PrizeReply(Struct, frozen=True, gc=False):
     """A prize as a caller sees it; ``amount`` is in minor units of ``currency`` for cash."""
 
     id: str
@@ -435,7 +436,7 @@ class PrizeReply(Struct, frozen=True):
     title: str
 
 
-class ClaimReply(Struct, frozen=True, omit_defaults=True):
+class ClaimReply(Struct, frozen=True, omit_defaults=True, gc=False):
     """A claim as a caller sees it."""
 
     id: str
@@ -446,7 +447,7 @@ class ClaimReply(Struct, frozen=True, omit_defaults=True):
     prize: PrizeReply | None = None
 
 
-class Answer(Struct, frozen=True):
+class Answer(Struct, frozen=True, gc=False):
     """All that one call says of one code: the reply of the library, the command line and HTTP alike.
 
     ``test`` is True for a code of a test batch, and not there for any other.

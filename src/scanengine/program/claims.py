@@ -13,7 +13,8 @@ from scanengine.engine import Engine
 from scanengine.errors import LedgerUnavailableError, SettingsError, TableFormatError
 from scanengine.keys import Keyring
 from scanengine.ledger import PENDING
-from scanengine.model import Answer, ClaimRequest, ClaimStatus, Decision, Party, Receipt, Status
+from scanengine.model import Answer, ClaimRequest, Decision, Receipt
+from scanengine.program._claims import Asked, ask, request_of, tell
 from scanengine.program.answers import Answerer
 from scanengine.program.scans import Scan
 
@@ -41,27 +42,7 @@ class ClaimsHost(Protocol):
 
 def claim_request(keyring: Keyring, scan: Scan, decision: Decision, now_ms: int) -> ClaimRequest:
     """Return what to ask the ledger for a scan that was decided."""
-    party = Party.of(scan.role)
-    return ClaimRequest(
-        item=decision.item,
-        party=party,
-        user=scan.user,
-        user_hash=keyring.user_hash(scan.user),
-        visit=scan.visit,
-        visit_hash=keyring.visit_hash(scan.visit),
-        claim_id=keyring.claim_id(decision.item, party),
-        generation=decision.generation,
-        offers=decision.offers,
-        terms=decision.terms,
-        refusal=decision.refusal,
-        local_date=decision.local_date,
-        now_ms=now_ms,
-        counts_scan=decision.status == Status.VALID,
-        batch=decision.batch or "",
-        product=decision.product.gtin if decision.product else "",
-        role=scan.role,
-        region=scan.region,
-    )
+    return request_of(keyring.claim_keys, scan, decision, now_ms)
 
 
 class Claims:
@@ -78,7 +59,7 @@ class Claims:
         self._now_ms = now_ms
         self._answers: list[Answer | None] = [None] * len(scans)
         self._waiting = list(range(len(scans)))
-        self._asked: list[tuple[int, Decision, str]] = []
+        self._asked: Asked | None = None
         self._tries = 0
         self._engine = host.engine
 
@@ -88,18 +69,12 @@ class Claims:
             return []
         self._tries += 1
         self._engine = self._host.engine
-        self._asked = []
-        requests = []
-        for index in self._waiting:
-            scan = self._scans[index]
-            decision = self._engine.decide(scan.code, self._now_ms, scan.role, scan.region)
-            if decision.batch is not None:
-                request = claim_request(self._host.keyring, scan, decision, self._now_ms)
-                self._asked.append((index, decision, request.claim_id))
-                requests.append(request)
-            else:
-                self._answers[index] = self._host.answerer.verified(decision, None)
-        return requests
+        self._asked, others = ask(
+            self._engine.decider, self._host.keyring.claim_keys, self._scans, self._waiting, self._now_ms
+        )
+        for index, decision in others:
+            self._answers[index] = self._host.answerer.verified(decision, None)
+        return self._asked.requests
 
     @property
     def are_stale(self) -> bool:
@@ -116,27 +91,23 @@ class Claims:
 
     def receive(self, receipts: Sequence[Receipt]) -> None:
         """Take the receipts of the requests asked last, in order."""
+        assert self._asked is not None  # Receipts are of requests.
+        answerer, snapshot = self._host.answerer, self._engine.snapshot
         self._waiting = []
-        for (index, decision, claim_id), receipt in zip(self._asked, receipts, strict=True):
-            if receipt.status != ClaimStatus.STALE:
-                self._settle(index, decision, claim_id, receipt)
+        untold = tell(answerer, self._asked, receipts, snapshot, self._answers)
+        for index, decision, claim_id, error in untold:
+            if error is not None:
+                # The claim stands; what it gave is in a table that is gone. Others of this call must not suffer for it.
+                logger.error("item %d: the claim cannot be told until a table is restored: %s", decision.item, error)
             elif self._tries < _STALE_TRIES:
                 self._waiting.append(index)
+                continue
             else:
                 # The ledger has seen a publication that this workspace does not show: restored from a backup, say.
                 logger.error("item %d: the ledger is ahead of the manifest's generation", decision.item)
-                self._settle(index, decision, claim_id, PENDING)
+            self._answers[index] = answerer.claimed(decision, claim_id, PENDING, snapshot)
         if not self._waiting:
             self._tries = _STALE_TRIES
-
-    def _settle(self, index: int, decision: Decision, claim_id: str, receipt: Receipt) -> None:
-        answerer, snapshot = self._host.answerer, self._engine.snapshot
-        try:
-            self._answers[index] = answerer.claimed(decision, claim_id, receipt, snapshot)
-        except TableFormatError as error:
-            # The claim stands; what it gave is in a table that is gone. Others of this call must not suffer for it.
-            logger.error("item %d: the claim cannot be told until a table is restored: %s", decision.item, error)
-            self._answers[index] = answerer.claimed(decision, claim_id, PENDING, snapshot)
 
     def answers(self) -> list[Answer]:
         """Return all answers, in the order of the scans."""

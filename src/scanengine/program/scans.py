@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 from datetime import datetime
 from typing import Final
@@ -11,17 +10,18 @@ import msgspec
 
 from scanengine.errors import ScanError
 from scanengine.model import TEXT_CHARS_MAX, USER_BYTES_MAX, VISIT_BYTES_MAX, Role
+from scanengine.program._claims import Visits, are_sized
 
 _ROLES: Final = {role.name.lower(): role for role in Role}
 _REGION_DIGITS: Final = 6
 _SHOWN_CHARS: Final = 14
 _TIME_MS_END: Final = 253_370_764_800_000
 """The year 9999 UTC: a later time is a mistake in its unit, and none could be told in every zone."""
-_visit_prefix = os.urandom(9).hex()
-_visit_numbers = itertools.count()
+_VISIT_PREFIX_BYTES: Final = 9
+_visits = Visits(os.urandom(_VISIT_PREFIX_BYTES))
 
 
-class Scan(msgspec.Struct, frozen=True):
+class Scan(msgspec.Struct, frozen=True, gc=False):
     """One visit of one code by one person.
 
     Parameters
@@ -57,16 +57,14 @@ class Scan(msgspec.Struct, frozen=True):
         ScanError
             Naming the field.
         """
-        check_code(code)
-        _check_bytes("user", user, USER_BYTES_MAX)
+        if not are_sized(code, user, visit):
+            _refuse(code, user, visit)
         if visit is None:
-            visit = f"{_visit_prefix}{next(_visit_numbers):x}"
-        else:
-            _check_bytes("visit", visit, VISIT_BYTES_MAX)
-        return cls(code, user, visit, role_of(role), region_code(region))
+            visit = _visits.next()
+        return cls(code, user, visit, role_of(role), 0 if region is None else region_code(region))
 
 
-def check_code(code: str) -> str:
+def check_code(code: object) -> str:
     """Return a text of at most 512 characters; ScanError otherwise."""
     if not isinstance(code, str) or len(code) > TEXT_CHARS_MAX:
         found = f"{len(code)} characters" if isinstance(code, str) else type(code).__name__
@@ -111,7 +109,15 @@ def _shown(value: object) -> str:
     return text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}…"
 
 
-def _check_bytes(field: str, text: str, size_max: int) -> None:
+def _refuse(code: object, user: object, visit: object) -> None:
+    """Say which field of a scan has not the size that it may have."""
+    check_code(code)
+    _check_bytes("user", user, USER_BYTES_MAX)
+    if visit is not None:
+        _check_bytes("visit", visit, VISIT_BYTES_MAX)
+
+
+def _check_bytes(field: str, text: object, size_max: int) -> None:
     try:
         size = len(text.encode()) if isinstance(text, str) else -1
     except UnicodeEncodeError:
@@ -123,8 +129,8 @@ def _check_bytes(field: str, text: str, size_max: int) -> None:
 
 def _renew_visits() -> None:
     """Give a forked process visits of its own."""
-    global _visit_prefix  # noqa: PLW0603 - set once a process
-    _visit_prefix = os.urandom(9).hex()
+    global _visits  # noqa: PLW0603 - set once a process
+    _visits = Visits(os.urandom(_VISIT_PREFIX_BYTES))
 
 
 os.register_at_fork(after_in_child=_renew_visits)
