@@ -32,7 +32,7 @@ from fault_proxy import FaultProxy
 from helpers_ledger import DATE, DAY_MS, OPENS_MS, a_campaign, a_claim, a_look
 from histories import READER, SETTLED, Call, Checker, Held, History
 from redis_servers import RedisServer, server_binaries
-from scanengine.errors import LedgerFormatError, LedgerUnavailableError
+from scanengine.errors import LedgerFormatError, LedgerUnavailableError, OverloadedError
 from scanengine.ledger import Ledger, audit
 from scanengine.ledger.redis import RedisLedger, RedisReader
 from scanengine.model import (
@@ -309,12 +309,15 @@ class Load:
         unanswered: list[ClaimRequest] = []
         while requests:
             begun = next(self._clock)
-            if is_blocking:
-                receipts = await asyncio.to_thread(ledger.claim_many, requests)
-            elif len(requests) == 1:
-                receipts = [await ledger.claim_async(requests[0])]
-            else:
-                receipts = await ledger.claim_many_async(requests)
+            try:
+                if is_blocking:
+                    receipts = await asyncio.to_thread(ledger.claim_many, requests)
+                elif len(requests) == 1:
+                    receipts = [await ledger.claim_async(requests[0])]
+                else:
+                    receipts = await ledger.claim_many_async(requests)
+            except OverloadedError:  # Surely not done, so that it is no part of the history.
+                return unanswered + requests
             stale = self._note(begun, requests, receipts, unanswered)
             self.asked += len(requests)
             self.unknown += sum(receipt.status == ClaimStatus.PENDING for receipt in receipts)

@@ -10,6 +10,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from redis_servers import RedisServer, wait_until
+from scanengine.errors import OverloadedError
 from scanengine.ledger import Ledger, SqliteLedger, SqliteReader, audit
 from scanengine.ledger.redis import RedisLedger, RedisReader
 from scanengine.model import (
@@ -130,11 +131,14 @@ def tag_of(program_id: str) -> str:
 
 
 def answered(ledger: Ledger, request: ClaimRequest) -> Receipt:
-    """Ask as a caller does that is told ``pending``: the same again until there is an answer."""
+    """Ask as a caller does that is told ``pending``, or refused: the same again until there is an answer."""
     receipts: list[Receipt] = []
 
     def ask() -> bool:
-        receipts.append(ledger.claim(request))
+        try:
+            receipts.append(ledger.claim(request))
+        except OverloadedError:
+            return False
         return receipts[-1].status is not ClaimStatus.PENDING
 
     wait_until(ask, lambda: f"an answer; the ledger's trouble is {ledger.trouble}")

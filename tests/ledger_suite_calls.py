@@ -20,6 +20,7 @@ from scanengine.model import (
     Offer,
     Party,
     PrizeTerms,
+    Receipt,
     Role,
     ScanFacts,
 )
@@ -246,12 +247,26 @@ class LedgerCallsSuite:
             {"offers": (Offer(0, 256),)},
             {"user": "\ud800"},
             {"visit": "\udfff"},
+            {"party": 2},
+            {"party": 7},
+            {"party": -1},
+            {"role": 5},
+            {"role": 9},
+            {"role": -1},
         ],
     )
     def test_claim_that_cannot_be_is_refused_alone(self, ledger: Ledger, change: dict[str, Any]) -> None:
         with pytest.raises(ValueError, match=r"needs|surrogates"):
             ledger.claim_many([a_claim(1), replace(a_claim(2), **change)])
         assert ledger.totals().claims == 0
+
+    async def test_claim_that_cannot_be_does_not_disturb_those_beside_it(self, ledger: Ledger) -> None:
+        wrong = [a_claim(item, **change) for item, change in ((20, {"role": 9}), (21, {"party": 7}))]
+        claims = [a_claim(item) for item in range(40)]
+        claims[20:22] = wrong
+        told = await asyncio.gather(*map(ledger.claim_async, claims), return_exceptions=True)
+        assert [type(each) for each in told[20:22]] == [ValueError] * 2
+        assert [str(each.status) for each in told[:20] + told[22:] if isinstance(each, Receipt)] == ["awarded"] * 38
 
     @pytest.mark.parametrize("look", [a_look(1 << 55), a_look(-1), a_look(now_ms=-1), a_look(now_ms=TIME_MS_MAX + 1)])
     def test_observation_that_cannot_be_is_refused(self, ledger: Ledger, look: ObserveRequest) -> None:

@@ -142,7 +142,7 @@ class Forgetful:
     def close(self) -> None:
         """Stay open: several share it."""
 
-    def claim_many(self, requests: Sequence[ClaimRequest]) -> list[Receipt]:
+    def claim_many(self, requests: Sequence[ClaimRequest], *, is_let_in: bool = False) -> list[Receipt]:
         kind = self._chance.random()
         if kind < 0.05:
             return [PENDING] * len(requests)
@@ -152,7 +152,7 @@ class Forgetful:
     async def claim_async(self, request: ClaimRequest) -> Receipt:
         return (await self.claim_many_async([request]))[0]
 
-    async def claim_many_async(self, requests: Sequence[ClaimRequest]) -> list[Receipt]:
+    async def claim_many_async(self, requests: Sequence[ClaimRequest], *, is_let_in: bool = False) -> list[Receipt]:
         kind = self._chance.random()
         if kind < 0.05:
             return [PENDING] * len(requests)

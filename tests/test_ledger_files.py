@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from helpers_ledger import NOW_MS, Opener, a_claim, a_look, in_thread, problems_of
+from helpers_ledger import NOW_MS, TIME_MS_MAX, Opener, a_claim, a_look, in_thread, problems_of
 from scanengine.errors import LedgerBusyError, LedgerFormatError, LedgerUnavailableError
-from scanengine.ledger import SqliteLedger, SqliteReader
+from scanengine.ledger import PENDING, SqliteLedger, SqliteReader
 from scanengine.model import ClaimStatus, Party, ScanFacts
 
 # One owner, and readers beside it.
@@ -232,6 +232,11 @@ def test_missing_file_is_refused_by_the_reader(path: Path) -> None:
         SqliteLedger(path, "program-1")
 
 
+LATER = "record = CAST(substr(record, 1, {0} - 1) || x'ffffffffffff0000' || substr(record, {0} + 8) AS BLOB)"
+NEVER = LATER.replace("0000", "ffff")
+"""Put a time after the year 9999, or one before all years, at a byte of a record."""
+
+
 @pytest.mark.parametrize(
     ("damage", "text"),
     [
@@ -243,6 +248,11 @@ def test_missing_file_is_refused_by_the_reader(path: Path) -> None:
         ("DELETE FROM campaigns", "damaged"),
         ("DELETE FROM scans WHERE seq = 1", "scan 1 is missing"),
         ("UPDATE scans SET record = zeroblob(40)", "absent"),
+        (f"UPDATE claims SET {LATER.format(25)} WHERE seq = 2", "claims at .* before the year 9999"),
+        (f"UPDATE claims SET {NEVER.format(25)} WHERE seq = 2", "claims at -"),
+        (f"UPDATE scans SET {LATER.format(17)} WHERE seq = 2", "scans at .* before the year 9999"),
+        (f"UPDATE scans SET {LATER.format(25)} WHERE seq = 1", "scans at .* before the year 9999"),
+        (f"INSERT OR REPLACE INTO meta VALUES ('clock_ms', {TIME_MS_MAX + 1})", "the newest time is"),
     ],
 )
 def test_damaged_rows_are_refused(open_ledger: Opener, path: Path, damage: str, text: str) -> None:
@@ -254,6 +264,20 @@ def test_damaged_rows_are_refused(open_ledger: Opener, path: Path, damage: str, 
     change(path, damage)
     with pytest.raises(LedgerFormatError, match=text):
         open_ledger()
+
+
+def test_a_claim_that_is_damaged_meanwhile_is_pending_alone(ledger: SqliteLedger, path: Path) -> None:
+    ledger.claim_many([a_claim(n) for n in range(3)])
+    change(path, f"UPDATE claims SET {LATER.format(25)} WHERE seq = 2")
+    with SqliteReader(path, "program-1") as reader:
+        with pytest.raises(LedgerFormatError, match=r"item 1 is damaged: .* before the year 9999"):
+            reader.recall(1, Party.CONSUMER)
+        assert reader.recall(2, Party.CONSUMER) is not None
+    for item, user in ((3, "ann"), (4, "bob")):
+        first, damaged, new = ledger.claim_many([a_claim(0), a_claim(1, user), a_claim(item, user)])
+        assert (first.replayed, damaged, new.status) == (True, PENDING, ClaimStatus.AWARDED)
+    with pytest.raises(LedgerUnavailableError):
+        ledger.observe(a_look(1))
 
 
 @pytest.mark.parametrize(

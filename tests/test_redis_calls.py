@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from helpers import run_python
 from helpers_ledger import NOW_MS, RedisOpener, a_claim, a_look, same_claim
 from redis_servers import RedisServer
-from scanengine.errors import LedgerUnavailableError
+from scanengine.errors import LedgerUnavailableError, OverloadedError
 from scanengine.ledger import PENDING
 from scanengine.ledger.redis import RedisLedger
 from scanengine.ledger.redis.channel import Channel
@@ -108,22 +108,23 @@ async def _nothing() -> None:
 async def test_line_of_waiting_calls_has_an_end(
     start_server: Starter, open_redis: RedisOpener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Goal: a server that does not answer costs no memory without bounds: those who come too late are told at once.
+    """Goal: a server that does not answer costs no memory without bounds: those who come too late are refused at once.
 
-    Method: with the server paused, ask for more than may wait; the answers that come are those of the late.
+    Method: with the server paused, ask for more than may wait; those refused are the late ones.
     """
-    monkeypatch.setattr("scanengine.ledger.redis.channel.WAITING_MAX", 200)
+    monkeypatch.setattr("scanengine.ledger.waiting.WAITING_MAX", 200)
     server = start_server()
     ledger = open_redis(server.url(), timeout_s=60.0)
     await ledger.claim_async(a_claim(0))
     server.pause()
     tasks = [asyncio.create_task(ledger.claim_async(a_claim(item, f"{item}"))) for item in range(1, 1_001)]
     done, waiting = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    assert {task.result() for task in done} == {PENDING}
+    assert {type(task.exception()) for task in done} == {OverloadedError}
     assert len(waiting) >= 200
     server.resume()
-    receipts = await asyncio.gather(*tasks)
-    assert Counter(str(receipt.status) for receipt in receipts) == {"awarded": len(waiting), "pending": len(done)}
+    receipts = await asyncio.gather(*waiting)
+    assert Counter(str(receipt.status) for receipt in receipts) == {"awarded": len(waiting)}
+    assert (ledger.refused, ledger.totals().claims) == (len(done), 1 + len(waiting))
     again = await ledger.claim_many_async([a_claim(item, f"{item}") for item in range(1, 101)])
     assert {receipt.status for receipt in again} == {ClaimStatus.AWARDED}
 

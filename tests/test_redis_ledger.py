@@ -25,10 +25,12 @@ from helpers_ledger import (
     status_of,
     tag_of,
 )  # fmt: skip
+from plain_codec import Encoder
 from redis_servers import RedisServer, slot_of
-from scanengine.errors import LedgerFormatError, SettingsError
+from scanengine.errors import LedgerFormatError, LedgerUnavailableError, SettingsError
 from scanengine.ledger import MemoryLedger
-from scanengine.ledger.redis import RedisLedger
+from scanengine.ledger.redis import RedisLedger, RedisReader
+from scanengine.ledger.redis.codec import StoredClaim
 from scanengine.ledger.redis.keys import Keys
 from scanengine.model import (
     NO_PRIZE,
@@ -228,6 +230,34 @@ def test_batches_across_campaigns_and_midnights_are_answered_as_by_the_model(
     assert claims == model.totals().claims > 150
 
 
+LATE = (1 << 48) - 1
+"""Milliseconds of which no year can be told."""
+
+
+def test_time_that_cannot_be_told_is_no_answer_and_spoils_no_other(
+    redis_server: RedisServer, open_redis: RedisOpener, program_id: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    keys, client = Keys(program_id), redis_server.client()
+    ledger = open_redis(redis_server.url(), timeout_s=1.0)
+    ledger.claim_many([a_claim(1), a_claim(2), a_claim(3)])
+    ledger.observe(a_look(4))
+    record = StoredClaim.unpack(client.hget(keys.bucket_of(1), "1"))
+    client.hset(keys.bucket_of(1), "1", record._replace(at_ms=LATE, local_date=LATE // DAY_MS).pack())
+    client.hset(keys.bucket_of(4), str(256 + 4), (1).to_bytes(4, "little") + LATE.to_bytes(6, "little"))
+    claims = [a_claim(1), a_claim(1, "bob"), a_claim(2), a_claim(4), a_claim(1, party=Party.CHANNEL), a_claim(3, "bob")]
+    statuses = [str(receipt.status) for receipt in ledger.claim_many(claims)]
+    assert statuses == ["pending", "pending", "awarded", "pending", "pending", "taken"]
+    for item in (1, 4):
+        with pytest.raises(LedgerUnavailableError):
+            ledger.observe(a_look(item, "later"))
+    year = pytest.raises(LedgerFormatError, match="expected a time before the year 9999")
+    with RedisReader.open(redis_server.url(), program_id, None) as reader, year:
+        reader.claim_of(1, Party.CONSUMER)
+    assert ledger.trouble is None
+    for begin in ("item 1: a claim of 35 bytes is damaged", "item 4: the time of its first scan is damaged"):
+        assert begin in caplog.text
+
+
 # The outbox.
 
 
@@ -316,5 +346,36 @@ def test_more_than_a_batch_is_refused_by_the_server(redis_server: RedisServer, o
     with pytest.raises(redis.ResponseError, match="513 requests"):
         redis_server.client().execute_command(
             "FCALL", "scan_v1_claim", 3, ledger._keys.meta, ledger._keys.readers, ledger._keys.outbox,
-            ledger._session.epoch, "keep", "0", b"\x90\x00", *[b"x"] * 513,
+            ledger._session.epoch, "keep", "0", b"\x90\x00\xcd\x02\x01", b"x",
         )  # fmt: skip
+
+
+@pytest.mark.parametrize(("at", "value"), [(1, 128), (1, 255), (2, 2), (2, 7)])
+def test_a_place_that_cannot_be_is_refused_and_nothing_is_written(
+    at: int, value: int, redis_server: RedisServer, open_redis: RedisOpener, program_id: str
+) -> None:
+    """Goal: a wrong party or offset in the midst of a batch cannot end the call between its claims and its events."""
+    ledger = open_redis(redis_server.url())
+    ledger.claim(a_claim(1))
+    before = held_by(redis_server, program_id)
+    encoder = Encoder(Keys(program_id), outbox="keep", scan_events=False)
+    *command, requests = encoder.call(ledger._session.epoch, [a_claim(2), a_claim(3)], {"spring": 1})
+    second = len(requests) // 2
+    requests = requests[: second + at] + bytes([value]) + requests[second + at + 1 :]
+    with pytest.raises(redis.ResponseError, match=f"LEDGERRANGE .* {value}\\b.*expected below 128 and 2"):
+        redis_server.client().execute_command(*command, requests)
+    assert held_by(redis_server, program_id) == before
+
+
+@pytest.mark.parametrize("change", [b"x", b""], ids=["too_long", "too_short"])
+def test_requests_of_another_size_are_refused_and_nothing_is_written(
+    change: bytes, redis_server: RedisServer, open_redis: RedisOpener, program_id: str
+) -> None:
+    ledger = open_redis(redis_server.url())
+    ledger.claim(a_claim(1))
+    before = held_by(redis_server, program_id)
+    encoder = Encoder(Keys(program_id), outbox="keep", scan_events=False)
+    *command, requests = encoder.call(ledger._session.epoch, [a_claim(2), a_claim(3)], {"spring": 1})
+    with pytest.raises(redis.ResponseError, match="bytes of requests"):
+        redis_server.client().execute_command(*command, requests + change if change else requests[:-8])
+    assert held_by(redis_server, program_id) == before

@@ -87,6 +87,10 @@ class LedgerUnavailableError(ScanEngineError):
     """The ledger did not answer in time, or cannot write; the outcome of a call may be unknown."""
 
 
+class OverloadedError(LedgerUnavailableError):
+    """More was asked of the ledger than it can answer in time; nothing of the call was done: it may be sent again."""
+
+
 class LedgerBusyError(LedgerUnavailableError):
     """Another process owns the ledger of this workspace."""
 

@@ -6,12 +6,15 @@ to a caller before :meth:`Batch.write` and the COMMIT after it.
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from collections.abc import Iterable
 from typing import Final
 
+from scanengine.errors import LedgerFormatError
 from scanengine.ledger import rules, schema
 from scanengine.ledger._index import mix
+from scanengine.ledger.protocol import PENDING
 from scanengine.ledger.records import CLAIM_BYTES, CLAIM_STRUCT, SCAN_STRUCT, unpack_claim
 from scanengine.ledger.sealing import seal
 from scanengine.ledger.state import Book, State
@@ -29,6 +32,7 @@ from scanengine.model import (
 
 _ROLES: Final = {role: role.name.lower() for role in Role}
 _pack_claim: Final = CLAIM_STRUCT.pack
+_log = logging.getLogger(__name__)
 
 
 class Batch:
@@ -61,11 +65,8 @@ class Batch:
         self._books: set[Book] = set()
         self._new_books: list[Book] = []
         requests = list(requests)
-        self._known = _read_claims(state, connection, requests)
-        self.answers: list[Receipt | ScanFacts] = [
-            self._claim(request) if isinstance(request, ClaimRequest) else self._observe(request)
-            for request in requests
-        ]
+        self._known, self._damaged = _read_claims(state, connection, requests)
+        self.answers: list[Receipt | ScanFacts] = [self._answer(request) for request in requests]
 
     @property
     def has_rows(self) -> bool:
@@ -95,6 +96,11 @@ class Batch:
         )  # fmt: skip
         schema.insert_rows(connection, "events", 3, self._events)
         save_marks(state, connection)
+
+    def _answer(self, request: ClaimRequest | ObserveRequest) -> Receipt | ScanFacts:
+        if request.item in self._damaged:
+            return PENDING  # Nothing is known of it, and the others of the batch have nothing to do with that.
+        return self._claim(request) if isinstance(request, ClaimRequest) else self._observe(request)
 
     def _claim(self, request: ClaimRequest) -> Receipt:
         state = self._state
@@ -220,8 +226,8 @@ def save_marks(state: State, connection: sqlite3.Connection) -> None:
 
 def _read_claims(
     state: State, connection: sqlite3.Connection, requests: list[ClaimRequest | ObserveRequest]
-) -> dict[int, bytes]:
-    """Return the earlier claims of the requested items, packed, both parties', by item * 2 + party.
+) -> tuple[dict[int, bytes], set[int]]:
+    """Return the earlier claims of the requested items, packed, both parties', by item * 2 + party; and damaged items.
 
     One step of SQLite for the whole batch: the rows come back as one value.
     """
@@ -233,15 +239,21 @@ def _read_claims(
         seqs.add(find(key + 1))
     seqs.discard(0)
     if not seqs:
-        return {}
+        return {}, set()
     sql = "SELECT CAST(group_concat(record, '') AS BLOB) FROM claims WHERE seq IN (SELECT value FROM json_each(?))"
     packed: bytes = connection.execute(sql, (str(list(seqs)),)).fetchone()[0]
-    known = {}
+    known: dict[int, bytes] = {}
+    damaged: set[int] = set()
     for start in range(0, len(packed), CLAIM_BYTES):
         record = packed[start : start + CLAIM_BYTES]
-        claim = unpack_claim(record)
+        try:
+            claim = unpack_claim(record)
+        except LedgerFormatError as error:
+            _log.error("%s", error)
+            damaged.add(int.from_bytes(record[:8], "little"))
+            continue
         known[claim.item * 2 + claim.party] = record
-    return known
+    return known, damaged
 
 
 def _scan_event(request: ClaimRequest | ObserveRequest, at_ms: int, id_: str, seq: int) -> Event:

@@ -1,7 +1,8 @@
 """How callers reach the one thread that owns a ledger, and how its answers get back.
 
 *Natural batching*: while the thread works on one batch the calls that arrive wait in a queue, and make the next one.
-There is no timer: a lone call is taken at once, and under load batches grow by themselves.
+There is no timer: a lone call is taken at once, and under load batches grow by themselves. The queue has an end: who
+would wait too long in it is refused, before anything of the call is in it.
 
 A caller waits no longer than the deadline. Its call may still be carried out later; one that is found given up before
 its batch begins is passed over.
@@ -14,12 +15,13 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Generic, TypeVar
 
 from scanengine.errors import LedgerUnavailableError
 from scanengine.ledger.processes import process_number
-from scanengine.ledger.waiting import Answer, Awaited, Port, Request, ask_in_parts, parts_of
+from scanengine.ledger.waiting import Answer, Awaited, Line, Port, Request, ask_in_parts, parts_of
 
 Result = TypeVar("Result")
 
@@ -108,6 +110,7 @@ class Calls(Generic[Request, Answer]):
         timeout_s: float,
     ) -> None:
         self.requests_taken = 0
+        self.line = Line(timeout_s, batch_max)
         self._handle = handle
         self._background = background
         self._batch_max = batch_max
@@ -120,39 +123,57 @@ class Calls(Generic[Request, Answer]):
         self._thread = threading.Thread(target=self._run, name="scanengine-ledger", daemon=True)
         self._thread.start()
 
-    def ask(self, requests: Sequence[Request]) -> list[Answer | None]:
+    def ask(self, requests: Sequence[Request], is_let_in: bool = False) -> list[Answer | None]:
         """Return the answers in order, None for each that is not known within the deadline; blocks.
 
         Raises
         ------
+        OverloadedError
+            Too many wait; nothing of it was done.
         LedgerUnavailableError
             Closed, or used in a forked process.
         """
         self.check()
+        if not is_let_in:
+            self.line.check(len(requests))
         due_s = time.monotonic() + self._timeout_s
         calls = [_Blocked[Request, Answer](part) for part in parts_of(requests, self._batch_max)]
         for call in calls:
+            self.line.join(len(call.requests))
             self._queue.put(call)
         answers: list[Answer | None] = []
         for call in calls:
             answers += call.wait(max(due_s - time.monotonic(), 0)) or [None] * len(call.requests)
         return answers
 
-    async def ask_async(self, requests: Sequence[Request]) -> list[Answer | None]:
+    async def ask_async(self, requests: Sequence[Request], is_let_in: bool = False) -> list[Answer | None]:
         """Do :meth:`ask` without blocking the event loop."""
-        return await ask_in_parts(self.begin, requests, self._batch_max)
+        self.check()
+        if not is_let_in:
+            self.line.check(len(requests))
+        return await ask_in_parts(partial(self.begin, is_let_in=True), requests, self._batch_max)
 
-    def begin(self, requests: Sequence[Request]) -> asyncio.Future[list[Answer] | None]:
+    def begin(self, requests: Sequence[Request], is_let_in: bool = False) -> asyncio.Future[list[Answer] | None]:
         """Put at most ``batch_max`` requests in the queue; the future holds the answers, or None at the deadline.
+
+        Parameters
+        ----------
+        is_let_in : bool
+            Whether they are a later part of something that was let in, which cannot be refused any more.
 
         Raises
         ------
+        OverloadedError
+            Too many wait; nothing of it was done.
         LedgerUnavailableError
             Closed, or used in a forked process.
         """
         self.check()
         loop = asyncio.get_running_loop()
         port = self._ports.get(loop) or self._open_port(loop)
+        if not is_let_in:
+            self.line.check(len(requests))
+        self.line.join(len(requests))
         call = port.begin(requests)
         self._queue.put(call)
         return call.future
@@ -243,18 +264,22 @@ class Calls(Generic[Request, Answer]):
         A task ends the batch: it sees all that was asked before it and nothing asked after it.
         """
         calls: list[_Call[Request, Answer]] = []
-        room = self._batch_max
-        while not isinstance(entry, (_Task, _Stop)):
-            if not entry.is_given_up:
-                room -= len(entry.requests)
-                if calls and room < 0:
-                    return calls, entry
-                calls.append(entry)
+        left = taken = 0
+        following: _Entry[Request, Answer] | None = entry
+        while isinstance(following, (_Blocked, Awaited)):
+            count = len(following.requests)
+            if not following.is_given_up:
+                if calls and taken + count > self._batch_max:
+                    break
+                calls.append(following)
+                taken += count
+            left += count
             try:
-                entry = self._queue.get_nowait()
+                following = self._queue.get_nowait()
             except Empty:
-                return calls, None
-        return calls, entry
+                following = None
+        self.line.leave(left, taken)
+        return calls, following
 
     def _answer(self, calls: list[_Call[Request, Answer]]) -> None:
         requests = [request for call in calls for request in call.requests]

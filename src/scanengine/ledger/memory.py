@@ -52,6 +52,7 @@ class MemoryLedger:
 
     def __init__(self, *, scan_events: bool = False) -> None:
         self.calls = 0
+        self.refused = 0
         self.trouble: str | None = None
         self.generation = 0
         self._scan_events = scan_events
@@ -99,7 +100,7 @@ class MemoryLedger:
                 self._clock_ms = max(self._clock_ms, request.now_ms)
             return self._scan(request, request.counts_scan, is_claim=False)
 
-    def claim_many(self, requests: Sequence[ClaimRequest]) -> list[Receipt]:
+    def claim_many(self, requests: Sequence[ClaimRequest], *, is_let_in: bool = False) -> list[Receipt]:
         """Claim in order, each request for itself."""
         for request in requests:
             check_claim(request)
@@ -109,13 +110,17 @@ class MemoryLedger:
         """Do :meth:`claim`."""
         return self.claim(request)
 
-    async def claim_many_async(self, requests: Sequence[ClaimRequest]) -> list[Receipt]:
+    async def claim_many_async(self, requests: Sequence[ClaimRequest], *, is_let_in: bool = False) -> list[Receipt]:
         """Do :meth:`claim_many`."""
         return self.claim_many(requests)
 
     async def observe_async(self, request: ObserveRequest) -> ScanFacts:
         """Do :meth:`observe`."""
         return self.observe(request)
+
+    async def observe_many_async(self, requests: Sequence[ObserveRequest]) -> list[ScanFacts | None]:
+        """Do :meth:`observe` for many items."""
+        return [self.observe(request) for request in requests]
 
     def adjust(self, adjustment: Adjustment) -> bool:
         """Apply an adjustment; False if it was applied before."""

@@ -7,7 +7,7 @@ is each backend's own matter.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Final, Protocol
@@ -17,7 +17,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from scanengine.errors import LedgerUnavailableError
-from scanengine.ledger.records import ClaimRecord
+from scanengine.ledger.records import TIME_MS_MAX, ClaimRecord
 from scanengine.model import (
     NO_PRIZE,
     NO_RULE,
@@ -28,6 +28,7 @@ from scanengine.model import (
     ObserveRequest,
     Party,
     Receipt,
+    Role,
     ScanFacts,
 )
 
@@ -37,10 +38,10 @@ PENDING: Final = Receipt(ClaimStatus.PENDING)
 _ITEM_BITS = 55
 _WORD_MAX = (1 << 64) - 1
 _GENERATION_MAX = (1 << 32) - 1
-_TIME_MS_MAX = 253_370_764_799_999
-"""The end of the year 9998 UTC: what is recorded must be a time that can be told in any zone."""
 _DATE_MAX = (1 << 31) - 1
 _NUMBER_MAX = 255
+_PARTIES = frozenset(Party)
+_ROLES = frozenset(Role)
 
 
 class CampaignTotals(Struct, frozen=True):
@@ -195,9 +196,10 @@ class Ledger(Protocol):
     Notes
     -----
     Thread-safe. Trouble of the world (no answer within the deadline, a transaction that failed) is never an exception
-    of a claim: the receipt says ``pending``. Every method raises :class:`~scanengine.errors.LedgerUnavailableError`
-    after ``close`` and in a process forked from the one that opened the ledger, and ``ValueError`` for an argument
-    that no caller should make.
+    of a claim: the receipt says ``pending``. What could not be answered in time because too much is asked is not begun:
+    claims and observations raise :class:`~scanengine.errors.OverloadedError` then, and nothing of the call was done.
+    Every method raises :class:`~scanengine.errors.LedgerUnavailableError` after ``close`` and in a process forked from
+    the one that opened the ledger, and ``ValueError`` for an argument that no caller should make.
     """
 
     @property
@@ -217,6 +219,10 @@ class Ledger(Protocol):
         """Claims and observations that have reached the ledger."""
 
     @property
+    def refused(self) -> int:
+        """Claims and observations that were refused as too many waited; they have not reached the ledger."""
+
+    @property
     def trouble(self) -> str | None:
         """Why the newest batch could not be written, or None if it could: claims are ``pending`` while it lasts."""
 
@@ -227,8 +233,14 @@ class Ledger(Protocol):
     def claim(self, request: ClaimRequest) -> Receipt:
         """Claim an item for a person, or tell why not; blocks until the answer is durable."""
 
-    def claim_many(self, requests: Sequence[ClaimRequest]) -> list[Receipt]:
-        """Claim in order, each request for itself; blocks until all answers are durable."""
+    def claim_many(self, requests: Sequence[ClaimRequest], *, is_let_in: bool = False) -> list[Receipt]:
+        """Claim in order, each request for itself; blocks until all answers are durable.
+
+        Parameters
+        ----------
+        is_let_in : bool
+            Whether they are a later part of something that was let in, which cannot be refused any more.
+        """
 
     def observe(self, request: ObserveRequest) -> ScanFacts:
         """Count a visit, or only look; raises ``LedgerUnavailableError`` where a claim would be pending."""
@@ -236,11 +248,14 @@ class Ledger(Protocol):
     async def claim_async(self, request: ClaimRequest) -> Receipt:
         """Do :meth:`claim` without blocking the event loop."""
 
-    async def claim_many_async(self, requests: Sequence[ClaimRequest]) -> list[Receipt]:
+    async def claim_many_async(self, requests: Sequence[ClaimRequest], *, is_let_in: bool = False) -> list[Receipt]:
         """Do :meth:`claim_many` without blocking the event loop."""
 
     async def observe_async(self, request: ObserveRequest) -> ScanFacts:
         """Do :meth:`observe` without blocking the event loop."""
+
+    async def observe_many_async(self, requests: Sequence[ObserveRequest]) -> list[ScanFacts | None]:
+        """Do :meth:`observe_async` for many items; None for each without an answer."""
 
     def adjust(self, adjustment: Adjustment) -> bool:
         """Apply an adjustment; False if it was applied before. Raises ``LedgerUnavailableError`` if unknown.
@@ -279,11 +294,12 @@ def check_claim(request: ClaimRequest) -> None:
     Raises
     ------
     ValueError
-        A number is outside its range, or an offer names a rule or a prize that cannot be.
+        A number is outside its range, there is no such party or role, or an offer names a rule or a prize that cannot
+        be.
     """
     if not (
         0 <= request.item < 1 << _ITEM_BITS
-        and 0 <= request.now_ms <= _TIME_MS_MAX
+        and 0 <= request.now_ms <= TIME_MS_MAX
         and 0 <= request.user_hash <= _WORD_MAX
         and 0 <= request.visit_hash <= _WORD_MAX
         and 0 <= request.generation <= _GENERATION_MAX
@@ -293,6 +309,8 @@ def check_claim(request: ClaimRequest) -> None:
             "a claim needs item < 2**55, now_ms before year 9999, hashes of 64 bits, generation and region < 2**32, "
             f"found item={request.item} now_ms={request.now_ms} generation={request.generation}"
         )
+    if request.party not in _PARTIES or request.role not in _ROLES:
+        raise ValueError(f"a claim needs party 0 or 1 and role 0 to 4, found {request.party!r} and {request.role!r}")
     texts = request.user + request.visit + request.batch + request.product + request.claim_id
     if not texts.isascii():
         texts.encode()  # A lone surrogate is a ValueError here, not in the midst of a batch.
@@ -313,7 +331,7 @@ def check_observe(request: ObserveRequest) -> None:
     """
     if not (
         0 <= request.item < 1 << _ITEM_BITS
-        and 0 <= request.now_ms <= _TIME_MS_MAX
+        and 0 <= request.now_ms <= TIME_MS_MAX
         and 0 <= request.visit_hash <= _WORD_MAX
     ):
         raise ValueError(
@@ -337,6 +355,11 @@ def check_generation(generation: int) -> None:
 def receipts_of(answers: Sequence[Receipt | ScanFacts | None]) -> list[Receipt]:
     """Return the receipts of claims, pending where there is no answer."""
     return [answer if isinstance(answer, Receipt) else PENDING for answer in answers]
+
+
+def all_facts_of(answers: Iterable[Receipt | ScanFacts | None]) -> list[ScanFacts | None]:
+    """Return what observations were answered, None for each without an answer."""
+    return [answer if isinstance(answer, ScanFacts) else None for answer in answers]
 
 
 def facts_of(answer: Receipt | ScanFacts | None) -> ScanFacts:

@@ -24,7 +24,11 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from scanengine.errors import LedgerFormatError
 from scanengine.model import ClaimStatus, Receipt, ScanFacts
+
+TIME_MS_MAX: Final = 253_370_764_799_999
+"""The end of the year 9998 UTC: what is recorded must be a time that can be told in any zone."""
 
 
 class ClaimRecord(NamedTuple):
@@ -100,10 +104,14 @@ def unpack_claim(packed: bytes) -> ClaimRecord:
 
     Raises
     ------
+    LedgerFormatError
+        Its time cannot be.
     struct.error
         The length is another.
     """
-    return ClaimRecord._make(CLAIM_STRUCT.unpack(packed))
+    claim = ClaimRecord._make(CLAIM_STRUCT.unpack(packed))
+    _check_times(claim.item, claim.at_ms)
+    return claim
 
 
 def unpack_claims(packed: bytes) -> list[ClaimRecord]:
@@ -111,10 +119,15 @@ def unpack_claims(packed: bytes) -> list[ClaimRecord]:
 
     Raises
     ------
+    LedgerFormatError
+        A time cannot be.
     struct.error
         The length is not a multiple of a record.
     """
-    return [ClaimRecord._make(fields) for fields in CLAIM_STRUCT.iter_unpack(packed)]
+    claims = [ClaimRecord._make(fields) for fields in CLAIM_STRUCT.iter_unpack(packed)]
+    for claim in claims:
+        _check_times(claim.item, claim.at_ms)
+    return claims
 
 
 def unpack_scans(packed: bytes) -> list[ScanRecord]:
@@ -122,7 +135,21 @@ def unpack_scans(packed: bytes) -> list[ScanRecord]:
 
     Raises
     ------
+    LedgerFormatError
+        A time cannot be.
     struct.error
         The length is not a multiple of a record.
     """
-    return [ScanRecord._make(fields) for fields in SCAN_STRUCT.iter_unpack(packed)]
+    scans = [ScanRecord._make(fields) for fields in SCAN_STRUCT.iter_unpack(packed)]
+    for scan in scans:
+        _check_times(scan.item, scan.at_ms, scan.first_at_ms)
+    return scans
+
+
+def _check_times(item: int, *times_ms: int) -> None:
+    for time_ms in times_ms:
+        if not 0 <= time_ms <= TIME_MS_MAX:
+            raise LedgerFormatError(
+                f"a record of item {item} is damaged: it was at {time_ms} ms since 1970, expected a time before the "
+                "year 9999"
+            )

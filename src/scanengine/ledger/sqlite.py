@@ -20,6 +20,7 @@ from scanengine.ledger.calls import Calls
 from scanengine.ledger.checks import check_adjustment, check_events, check_reader_name, check_repeated
 from scanengine.ledger.protocol import (
     LedgerTotals,
+    all_facts_of,
     check_claim,
     check_generation,
     check_observe,
@@ -103,6 +104,11 @@ class SqliteLedger:
         return self._calls.requests_taken
 
     @property
+    def refused(self) -> int:
+        """Claims and observations that were refused as too many waited; they have not reached the ledger."""
+        return self._calls.line.refused
+
+    @property
     def trouble(self) -> str | None:
         """Why the newest batch could not be written, or None if it could."""
         return self._trouble
@@ -121,11 +127,11 @@ class SqliteLedger:
         """Claim an item for a person, or tell why not; blocks until the answer is durable."""
         return self.claim_many((request,))[0]
 
-    def claim_many(self, requests: Sequence[ClaimRequest]) -> list[Receipt]:
+    def claim_many(self, requests: Sequence[ClaimRequest], *, is_let_in: bool = False) -> list[Receipt]:
         """Claim in order, each request for itself; blocks until all answers are durable."""
         for request in requests:
             check_claim(request)
-        return receipts_of(self._calls.ask(requests))
+        return receipts_of(self._calls.ask(requests, is_let_in))
 
     async def claim_async(self, request: ClaimRequest) -> Receipt:
         """Do :meth:`claim` without blocking the event loop."""
@@ -133,11 +139,11 @@ class SqliteLedger:
         answers = await self._calls.begin((request,))
         return receipts_of([None] if answers is None else answers)[0]
 
-    async def claim_many_async(self, requests: Sequence[ClaimRequest]) -> list[Receipt]:
+    async def claim_many_async(self, requests: Sequence[ClaimRequest], *, is_let_in: bool = False) -> list[Receipt]:
         """Do :meth:`claim_many` without blocking the event loop."""
         for request in requests:
             check_claim(request)
-        return receipts_of(await self._calls.ask_async(requests))
+        return receipts_of(await self._calls.ask_async(requests, is_let_in))
 
     def observe(self, request: ObserveRequest) -> ScanFacts:
         """Count a visit, or only look; blocks until it is durable."""
@@ -149,6 +155,12 @@ class SqliteLedger:
         check_observe(request)
         answers = await self._calls.begin((request,))
         return facts_of(None if answers is None else answers[0])
+
+    async def observe_many_async(self, requests: Sequence[ObserveRequest]) -> list[ScanFacts | None]:
+        """Do :meth:`observe_async` for many items; None for each without an answer."""
+        for request in requests:
+            check_observe(request)
+        return all_facts_of(await self._calls.ask_async(requests))
 
     def adjust(self, adjustment: Adjustment) -> bool:
         """Apply an adjustment; False if it was applied before."""

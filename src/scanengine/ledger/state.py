@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scanengine.errors import LedgerFormatError
 from scanengine.ledger import schema
 from scanengine.ledger._index import IntMap, mix_many
-from scanengine.ledger.records import CLAIM_DTYPE, SCAN_DTYPE
+from scanengine.ledger.records import CLAIM_DTYPE, SCAN_DTYPE, TIME_MS_MAX
 from scanengine.model import Adjustment
 
 _LOAD_ROWS = 1 << 16
@@ -217,7 +217,7 @@ class State:
         Raises
         ------
         LedgerFormatError
-            Rows are missing, or a record has another length than it should.
+            Rows are missing, or a record has another length than it should or a time that cannot be.
         sqlite3.Error
             The database cannot be read.
 
@@ -232,6 +232,11 @@ class State:
         state._load_claims(connection)
         state._load_scans(connection)
         state.clock_ms = max(state.clock_ms, schema.read_meta_number(connection, "clock_ms"))
+        if state.clock_ms > TIME_MS_MAX:
+            raise LedgerFormatError(
+                f"the newest time is {state.clock_ms} ms since 1970, expected one before the year 9999: the ledger is "
+                "damaged"
+            )
         state.generation = state.saved_generation = schema.read_meta_number(connection, "generation")
         newest = connection.execute("SELECT max(seq) FROM events").fetchone()[0]
         # After everything was trimmed only the mark of the trim knows how far the numbers had come.
@@ -267,7 +272,7 @@ class State:
                     raise LedgerFormatError(f"a claim names campaign {number}, which is missing: the ledger is damaged")
                 self.books[self.campaigns[number]].load_claims(claims[claims["campaign"] == number])
             self.claim_seq = first + len(claims) - 1
-            self.clock_ms = max(self.clock_ms, int(claims["at_ms"].max()))
+            self.clock_ms = max(self.clock_ms, _newest_ms("claims", claims["at_ms"]))
 
     def _load_scans(self, connection: sqlite3.Connection) -> None:
         for first, scans in read_chunks(connection, "scans", SCAN_DTYPE):
@@ -278,7 +283,24 @@ class State:
             self.scan_first.put_many(items, _column(scans, "first_at_ms") + np.uint64(1))
             self.visits.put_many(mix_many(items, _column(scans, "visit_hash")), numbers)
             self.scan_seq = first + len(scans) - 1
-            self.clock_ms = max(self.clock_ms, int(scans["at_ms"].max()))
+            self.clock_ms = max(self.clock_ms, _newest_ms("scans", scans["at_ms"], scans["first_at_ms"]))
+
+
+def _newest_ms(table: str, *times_ms: NDArray[np.int64]) -> int:
+    """Return the newest of some times of records.
+
+    Raises
+    ------
+    LedgerFormatError
+        One cannot be.
+    """
+    oldest = min(int(column.min()) for column in times_ms)
+    newest = max(int(column.max()) for column in times_ms)
+    if oldest < 0 or newest > TIME_MS_MAX:
+        raise LedgerFormatError(
+            f"{table} at {oldest} to {newest} ms since 1970, expected times before the year 9999: the ledger is damaged"
+        )
+    return newest
 
 
 def read_campaigns(connection: sqlite3.Connection) -> dict[int, str]:

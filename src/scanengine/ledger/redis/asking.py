@@ -12,7 +12,9 @@ from collections.abc import Callable
 from redis.exceptions import OutOfMemoryError, ResponseError
 
 from scanengine.ledger.redis import control
-from scanengine.ledger.redis.codec import Encoder, StrangeReplyError, UnknownCampaignError, decode_answers
+from scanengine.ledger.redis._codec import Encoder
+from scanengine.ledger.redis._replies import decode_answers
+from scanengine.ledger.redis.codec import StrangeReplyError, UnknownCampaignError
 from scanengine.ledger.redis.health import Health
 from scanengine.ledger.redis.keys import Keys
 from scanengine.ledger.redis.link import Link, LinkError, said_by
@@ -90,10 +92,10 @@ class Asker:
             sent = [request for request in requests if isinstance(request, ObserveRequest)]
             if not sent:
                 return [None] * len(requests)
-        command = await self._encode(sent)
+        packed = await self._encode(sent)
         has_claims = any(isinstance(request, ClaimRequest) for request in sent)
         # A connection that is made meanwhile may be to a server that promises less.
-        reply = await self.link.call(*command, guard=lambda: not (has_claims and self._health.refusal))
+        reply = await self.link.call_packed(packed, guard=lambda: not (has_claims and self._health.refusal))
         session = self._session
         generation, answers, is_whole = decode_answers(reply, sent, session.campaigns)
         if not is_whole:
@@ -106,8 +108,8 @@ class Asker:
         found = iter(answers)
         return [next(found) if isinstance(request, ObserveRequest) else None for request in requests]
 
-    async def _encode(self, requests: list[_Request]) -> list[bytes | str | int]:
-        """Return the call for a batch; a campaign that is new here is asked for its number first."""
+    async def _encode(self, requests: list[_Request]) -> bytes:
+        """Return the packed call for a batch; a campaign that is new here is asked for its number first."""
         while True:
             session = self._session
             try:

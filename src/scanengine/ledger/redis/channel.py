@@ -1,4 +1,7 @@
-"""Natural batching inside one event loop: while batches are on their way, the calls that arrive make the next one."""
+"""Natural batching inside one event loop: while batches are on their way, the calls that arrive make the next one.
+
+Who would wait too long for a batch is refused; nothing is sent for the call.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Generic
 
-from scanengine.ledger.waiting import Answer, Awaited, Port, Request, parts_of
+from scanengine.ledger.waiting import Answer, Awaited, Line, Port, Request, parts_of
 
-WAITING_MAX: Final = 20_000
-"""Requests that may wait; more are answered at once that their outcome is unknown, and nothing is sent for them."""
 IN_FLIGHT: Final = 2
 """Batches on their way at a time: while the server works on one, the next is packed or unpacked here."""
 
@@ -51,33 +52,53 @@ class Channel(Generic[Request, Answer]):
         self._port: Port[Request, Answer | None] = Port(self.loop, timeout_s)
         self._queue: deque[Awaited[Request, Answer | None]] = deque()
         self._sent: dict[int, list[Awaited[Request, Answer | None]]] = {}
-        self._waiting = 0
+        self.line = Line(timeout_s, batch_max)
         self._news = asyncio.Event()
         self._is_ending = False
         # A task of the loop, so that a loop that ends ends the channel with it.
         self._task = self.loop.create_task(self._run(), name="scanengine-ledger")
 
-    def begin(self, requests: Sequence[Request]) -> asyncio.Future[list[Answer | None] | None]:
-        """Queue at most ``batch_max`` requests; the future holds the answers, or None at the deadline."""
-        if self._is_ending or self._waiting + len(requests) > WAITING_MAX:
-            refused: asyncio.Future[list[Answer | None] | None] = self.loop.create_future()
-            refused.set_result(None)
-            return refused
+    def begin(self, requests: Sequence[Request], is_let_in: bool = False) -> asyncio.Future[list[Answer | None] | None]:
+        """Queue at most ``batch_max`` requests; the future holds the answers, or None at the deadline.
+
+        Parameters
+        ----------
+        is_let_in : bool
+            Whether they are a later part of something that was let in, which cannot be refused any more.
+
+        Raises
+        ------
+        OverloadedError
+            Too many wait; nothing of it was done.
+        """
+        if self._is_ending:
+            ended: asyncio.Future[list[Answer | None] | None] = self.loop.create_future()
+            ended.set_result(None)
+            return ended
+        if not is_let_in:
+            self.line.check(len(requests))
+        self.line.join(len(requests))
         call = self._port.begin(requests)
-        self._waiting += len(requests)
         self._queue.append(call)
         self._news.set()
         return call.future
 
-    async def ask(self, requests: Sequence[Request]) -> list[Answer | None]:
+    async def ask(self, requests: Sequence[Request], is_let_in: bool = False) -> list[Answer | None]:
         """Return the answers in order, None for each that is not known within the deadline of its part.
 
         The next part is sent when the one before is answered: batches that are on their way together may arrive the
         other way round. After a part of which nothing is known no other is sent.
+
+        Raises
+        ------
+        OverloadedError
+            Too many wait; nothing of it was done.
         """
+        if not is_let_in:
+            self.line.check(len(requests))
         answers: list[Answer | None] = []
         for part in parts_of(requests, self._batch_max):
-            known = await self.begin(part)
+            known = await self.begin(part, is_let_in=True)
             if known is None:
                 break
             answers += known
@@ -119,16 +140,18 @@ class Channel(Generic[Request, Answer]):
     def _collect(self) -> list[Awaited[Request, Answer | None]]:
         """Return the calls of the next batch, without those that were given up."""
         calls: list[Awaited[Request, Answer | None]] = []
-        room = self._batch_max
+        left = taken = 0
         while self._queue:
             call = self._queue[0]
+            count = len(call.requests)
             if not call.is_given_up:
-                room -= len(call.requests)
-                if calls and room < 0:
+                if calls and taken + count > self._batch_max:
                     break
                 calls.append(call)
+                taken += count
+            left += count
             self._queue.popleft()
-            self._waiting -= len(call.requests)
+        self.line.leave(left, taken)
         return calls
 
     async def _answer(self, calls: list[Awaited[Request, Answer | None]]) -> None:

@@ -23,12 +23,20 @@ from redis.exceptions import ResponseError
 
 from scanengine.errors import LedgerUnavailableError, ScanEngineError
 from scanengine.ledger.processes import process_number
-from scanengine.ledger.protocol import LedgerTotals, check_generation, check_observe, facts_of, receipts_of
+from scanengine.ledger.protocol import (
+    LedgerTotals,
+    all_facts_of,
+    check_generation,
+    check_observe,
+    facts_of,
+    receipts_of,
+)
 from scanengine.ledger.redis import control
+from scanengine.ledger.redis._checks import Checker
+from scanengine.ledger.redis._codec import Encoder
 from scanengine.ledger.redis.asking import Asker
 from scanengine.ledger.redis.background import Background, running_loop
 from scanengine.ledger.redis.channel import Channel
-from scanengine.ledger.redis.codec import Encoder, check_claims
 from scanengine.ledger.redis.health import Health
 from scanengine.ledger.redis.keys import Keys
 from scanengine.ledger.redis.link import Link, LinkError, Target, said_by
@@ -96,9 +104,11 @@ class RedisLedger:
         check_s: float = CHECK_S,
     ) -> None:  # fmt: skip
         self._calls = 0
+        self._refused = 0
         self._timeout_s = timeout_s
         self._check_s = check_s
         self._keys = Keys(program_id)
+        self._checker = Checker()
         self._health = Health(durability)
         self._target = Target(url, self._keys.tag, timeout_s)
         self._session = Session(
@@ -128,6 +138,11 @@ class RedisLedger:
         return self._calls
 
     @property
+    def refused(self) -> int:
+        """Claims and observations that were refused as too many waited; they have not reached the ledger."""
+        return self._refused + sum(channel.line.refused for channel in list(self._channels.values()))
+
+    @property
     def trouble(self) -> str | None:
         """Why claims are pending, or None if they are not."""
         return self._health.trouble
@@ -151,21 +166,21 @@ class RedisLedger:
         """Claim an item for a person, or tell why not; blocks until the server has answered."""
         return self.claim_many((request,))[0]
 
-    def claim_many(self, requests: Sequence[ClaimRequest]) -> list[Receipt]:
+    def claim_many(self, requests: Sequence[ClaimRequest], *, is_let_in: bool = False) -> list[Receipt]:
         """Claim in order, each request for itself; blocks until the server has answered."""
-        check_claims(requests)
-        return receipts_of(self._in_thread(self._ask(requests)))
+        self._checker.check(requests)
+        return receipts_of(self._in_thread(self._ask(requests, is_let_in)))
 
     async def claim_async(self, request: ClaimRequest) -> Receipt:
         """Do :meth:`claim` without blocking the event loop."""
-        check_claims((request,))
+        self._checker.check((request,))
         answers = await self._channel().begin((request,))
         return receipts_of(answers or [None])[0]
 
-    async def claim_many_async(self, requests: Sequence[ClaimRequest]) -> list[Receipt]:
+    async def claim_many_async(self, requests: Sequence[ClaimRequest], *, is_let_in: bool = False) -> list[Receipt]:
         """Do :meth:`claim_many` without blocking the event loop."""
-        check_claims(requests)
-        return receipts_of(await self._ask(requests))
+        self._checker.check(requests)
+        return receipts_of(await self._ask(requests, is_let_in))
 
     def observe(self, request: ObserveRequest) -> ScanFacts:
         """Count a visit, or only look; blocks until the server has answered."""
@@ -177,6 +192,12 @@ class RedisLedger:
         self._check_look(request)
         answers = await self._channel().begin((request,))
         return facts_of((answers or [None])[0])
+
+    async def observe_many_async(self, requests: Sequence[ObserveRequest]) -> list[ScanFacts | None]:
+        """Do :meth:`observe_async` for many items; None for each without an answer."""
+        for request in requests:
+            self._check_look(request)
+        return all_facts_of(await self._ask(requests))
 
     def adjust(self, adjustment: Adjustment) -> bool:
         """Apply an adjustment; False if it was applied before."""
@@ -229,8 +250,8 @@ class RedisLedger:
 
     # In the loop of the caller -----------------------------------------------------------------------------------
 
-    async def _ask(self, requests: Sequence[_Request]) -> list[_Answer | None]:
-        return await self._channel().ask(requests)
+    async def _ask(self, requests: Sequence[_Request], is_let_in: bool = False) -> list[_Answer | None]:
+        return await self._channel().ask(requests, is_let_in)
 
     def _channel(self) -> Channel[_Request, _Answer]:
         """Return the channel of the running loop."""
@@ -245,7 +266,7 @@ class RedisLedger:
     def _open_channel(self, loop: asyncio.AbstractEventLoop) -> Channel[_Request, _Answer]:
         self._check()
         for other in [other for other in self._channels if other.is_closed()]:
-            del self._channels[other]
+            self._refused += self._channels.pop(other).line.refused
         asker = self._asker if loop is self._background.loop else self._new_asker()
 
         async def handle(requests: list[_Request], is_wanted: Callable[[], bool]) -> list[_Answer | None]:

@@ -190,27 +190,46 @@ class Link:
         self._turn = asyncio.Lock()
         self._reading = asyncio.Lock()
 
-    async def call(self, *command: Any, guard: Callable[[], bool] | None = None) -> Any:
+    async def call(self, *command: Any) -> Any:
         """Send a command and return the reply.
+
+        Raises
+        ------
+        LinkError
+            No connection could be made, or it was lost before the reply came.
+        ResponseError
+            The server refused the command.
+        """
+        return await self._exchange(lambda connection: connection.send_command(*command, check_health=False), None)
+
+    async def call_packed(self, packed: bytes, guard: Callable[[], bool]) -> Any:
+        """Send a command that is packed already and return the reply.
 
         Parameters
         ----------
-        guard : callable, optional
+        packed : bytes
+            The whole command as it goes through the socket.
+        guard : callable
             Asked when everything is ready: False, and nothing is sent.
 
         Raises
         ------
         LinkError
-            No connection could be made, or it was lost before the reply came, or the guard said no.
+            As :meth:`call`, or the guard said no.
         ResponseError
             The server refused the command.
         """
+        return await self._exchange(
+            lambda connection: connection.send_packed_command(packed, check_health=False), guard
+        )
+
+    async def _exchange(self, send: Callable[[Connection], Awaitable[None]], guard: Callable[[], bool] | None) -> Any:
         async with self._turn:
             connection = self._connection or await self._connect()
             if guard is not None and not guard():
                 raise LinkError("what was known of the server has changed")
             try:
-                await connection.send_command(*command, check_health=False)
+                await send(connection)
             except BaseException as error:
                 raise await self._failed(connection, error) from error
         # While one call waits for its reply the next is sent: locks are fair, so replies come to those who asked.

@@ -39,12 +39,30 @@ local ITEMS = 128
 local REQUESTS_MAX = 512
 local SEQ_END = 4294967296
 
--- Fields of a bucket as text: Redis turns a number into text at some cost.
-local FIELDS = {}
+-- Fields of a bucket and counters as text, and small numbers as MessagePack: each costs more to make than to keep.
+local FIELDS, AWARDS, SMALL = {}, {}, {}
 for i = 0, 3 * ITEMS - 1 do
     FIELDS[i] = '' .. i
 end
+for i = 0, 255 do
+    AWARDS[i] = 'awards:' .. i
+end
 
+-- What a claim uses again and again: a local name costs less than one that is looked up in two tables. While a library is
+-- loaded none of it is there yet.
+local byte, call, concat, from_msgpack, pack, sub, to_msgpack, unpack_packed
+
+local function prepare()
+    if call then
+        return
+    end
+    byte, concat, sub, pack, unpack_packed = string.byte, table.concat, string.sub, struct.pack, struct.unpack
+    from_msgpack, to_msgpack = cmsgpack.unpack, cmsgpack.pack
+    for i = -1, 255 do
+        SMALL[i] = to_msgpack(i)
+    end
+    call = redis.call
+end
 
 local function refuse(text)
     error(redis.error_reply(text))
@@ -56,7 +74,11 @@ end
 
 -- Lua would write a large number with an exponent.
 local function digits(number)
-    return string.format('%.0f', number)
+    return string.format(number < 2147483648 and '%d' or '%.0f', number)
+end
+
+local function packed(number)
+    return SMALL[number] or to_msgpack(number)
 end
 
 local function read_meta(key, epoch)
@@ -75,14 +97,14 @@ end
 
 -- Refuse, before anything is written, an outbox that would not take the next event.
 local function check_outbox(key, events)
-    local kind = redis.call('TYPE', key).ok
-    if kind == 'none' then
-        return
+    local found = redis.pcall('XINFO', 'STREAM', key)
+    if found.err then
+        local kind = redis.call('TYPE', key).ok
+        if kind == 'none' then
+            return
+        end
+        refuse(kind == 'stream' and found.err or 'WRONGTYPE the outbox is a ' .. kind .. ', expected a stream')
     end
-    if kind ~= 'stream' then
-        refuse('WRONGTYPE the outbox is a ' .. kind .. ', expected a stream')
-    end
-    local found = redis.call('XINFO', 'STREAM', key)
     for i = 1, #found, 2 do
         if found[i] == 'last-generated-id' and tonumber(string.match(found[i + 1], '^%d+')) > events then
             refuse('LEDGERDAMAGED the outbox holds events that the ledger never wrote')
@@ -97,37 +119,52 @@ local function load_campaign(key, number)
     end
     return {
         key = key, number = number, date = integer(held[2]), is_paused = held[3] == '1', is_closed = held[4] == '1',
-        extra_budget = integer(held[5]), counts = {}, dirty = {},
+        extra_budget = integer(held[5]), counts = {}, dirty = {}, days = {},
     }
+end
+
+-- Read at once what most claims of a day ask for; count_of reads what else is asked for.
+local function load_day(campaign, terms, today)
+    local names = {'claims', 'claims' .. today, 'money', 'money' .. today}
+    for number in pairs(terms[9]) do
+        table.insert(names, AWARDS[number])
+        table.insert(names, AWARDS[number] .. today)
+        table.insert(names, 'stock:' .. number)
+    end
+    local held = call('HMGET', campaign.key, unpack(names))
+    for i, name in ipairs(names) do
+        campaign.counts[name] = campaign.counts[name] or integer(held[i])
+    end
+    campaign.days[today] = true
 end
 
 local function count_of(campaign, name)
     local value = campaign.counts[name]
     if not value then
-        value = integer(redis.call('HGET', campaign.key, name))
+        value = integer(call('HGET', campaign.key, name))
         campaign.counts[name] = value
     end
     return value
 end
 
 local function add_to(campaign, name, delta)
-    local value = count_of(campaign, name) + delta
+    local value = (campaign.counts[name] or count_of(campaign, name)) + delta
     campaign.counts[name] = value
     campaign.dirty[name] = true
     return value
 end
 
 -- Prizes are {money, amount, stock, stock per day, fallback}, -1 for no limit.
-local function can_give(campaign, terms, number, prize, date)
+local function can_give(campaign, terms, number, prize, today)
     local money, stock, per_day = prize[1], prize[3], prize[4]
-    local awards = 'awards:' .. number
+    local awards = AWARDS[number]
     if stock >= 0 then
         local most = math.min(stock + count_of(campaign, 'stock:' .. number), NUMBER_MAX)
         if count_of(campaign, awards) >= most then
             return false
         end
     end
-    if per_day >= 0 and count_of(campaign, awards .. ':' .. date) >= per_day then
+    if per_day >= 0 and count_of(campaign, awards .. today) >= per_day then
         return false
     end
     if money > 0 then
@@ -141,7 +178,7 @@ local function can_give(campaign, terms, number, prize, date)
                 return false
             end
         end
-        if budget_per_day >= 0 and count_of(campaign, 'money:' .. date) + money > budget_per_day then
+        if budget_per_day >= 0 and count_of(campaign, 'money' .. today) + money > budget_per_day then
             return false
         end
     end
@@ -149,7 +186,7 @@ local function can_give(campaign, terms, number, prize, date)
 end
 
 -- The prize drawn, or the first of its fallbacks that can be given; a chain visits each prize at most once.
-local function choose_prize(campaign, terms, drawn, date)
+local function choose_prize(campaign, terms, drawn, today)
     local number = drawn
     local prizes = terms[9]
     for _ = 1, terms[8] do
@@ -157,7 +194,7 @@ local function choose_prize(campaign, terms, drawn, date)
         if not prize then
             return nil
         end
-        if can_give(campaign, terms, number, prize, date) then
+        if can_give(campaign, terms, number, prize, today) then
             return number, prize
         end
         number = prize[5]
@@ -193,10 +230,10 @@ end
 local function item_at(batch, bucket, scans_key, offset)
     local item = batch.items[scans_key]
     if not item then
-        local held = redis.call('HMGET', bucket, FIELDS[offset], FIELDS[ITEMS + offset], FIELDS[2 * ITEMS + offset])
+        local held = call('HMGET', bucket, FIELDS[offset], FIELDS[ITEMS + offset], FIELDS[2 * ITEMS + offset])
         item = {bucket = bucket, offset = offset, scans_key = scans_key, count = 0, [0] = held[1], [1] = held[2]}
         if held[3] then
-            item.count, item.first = struct.unpack('<I4I6', held[3])
+            item.count, item.first = unpack_packed('<I4I6', held[3])
         end
         batch.items[scans_key] = item
     end
@@ -211,8 +248,8 @@ local function number_of(item, visit)
     item.visits = item.visits or {}
     local number = item.visits[visit]
     if not number then
-        local held = redis.call('HGET', item.scans_key, visit)
-        number = held and struct.unpack('<I4', held) or 0
+        local held = call('HGET', item.scans_key, visit)
+        number = held and unpack_packed('<I4', held) or 0
         item.visits[visit] = number
     end
     return number
@@ -220,14 +257,19 @@ end
 
 -- The scans of an item as this visit sees them: count, time of the first, number of this visit (0 if it is not counted),
 -- and whether it is a new one. What a claim's record says of the first scan counts like a scan of its own.
-local function look_at(item, visit, time, counts)
-    local count, first, number = item.count, item.first, number_of(item, visit)
+local function look_at(item, mark, time, counts)
+    local count, first = item.count, item.first
+    if count == 0 and counts and not item[0] and not item[1] then
+        return 1, time, 1, true  -- As the rest would find for the first of all, which most claims are.
+    end
+    local visit = sub(mark, 9, 16)
+    local number = number_of(item, visit)
     for party = 0, 1 do
         local record = item[party]
-        if record and string.byte(record, 27) == 1 then
+        if record and byte(record, 27) == 1 then
             count = math.max(count, 1)
-            first = struct.unpack('<I6', record, 17)
-            if string.sub(record, 9, 16) == visit then
+            first = unpack_packed('<I6', record, 17)
+            if sub(record, 9, 16) == visit then
                 number = 1
             end
         end
@@ -238,10 +280,11 @@ local function look_at(item, visit, time, counts)
     return count + 1, first or time, count + 1, true
 end
 
-local function add_scan(batch, item, visit, time, count, first)
+local function add_scan(batch, item, mark, time, count, first)
+    local visit = sub(mark, 9, 16)
     if not item.new_scans then
         if item.count == 0 then
-            redis.call('HLEN', item.scans_key)  -- Fails if it is no hash, while nothing is written yet.
+            call('HLEN', item.scans_key)  -- Fails if it is no hash, while nothing is written yet.
         end
         item.new_scans = {}
         table.insert(batch.scanned, item)
@@ -251,43 +294,42 @@ local function add_scan(batch, item, visit, time, count, first)
     item.visits[visit] = count
     batch.meta.scans = batch.meta.scans + 1
     table.insert(item.new_scans, visit)
-    table.insert(item.new_scans, struct.pack('<I4I6I4', count, time, batch.meta.scans))
+    table.insert(item.new_scans, pack('<I4I6I4', count, time, batch.meta.scans))
 end
 
 -- An event is MessagePack: kind (1 claim, 0 scan), time, number of claims so far, number of the scan (0 of a claim), rule,
 -- drawn, prize, amount, unit, and what the client said, which ends with a check value of its own.
-local function add_event(batch, blob, kind, time, rule, drawn, prize, amount, unit)
-    local meta = batch.meta
+local function add_event(batch, said_at, said_size, kind, time, rule, drawn, prize, amount, unit)
+    local meta, events = batch.meta, batch.events
     meta.events = meta.events + 1
-    table.insert(batch.events, digits(meta.events) .. '-0')
-    local scan = kind == 1 and 0 or meta.scans
-    table.insert(batch.events,
-        cmsgpack.pack(kind, time, meta.claims, scan, rule, drawn, prize, amount, unit) .. blob)
-end
-
-local function answer(status, time, first, count, number, record)
-    record = record or ''
-    if #record > 255 then
-        refuse('LEDGERDAMAGED a claim of ' .. #record .. ' bytes')
+    if not batch.is_kept then
+        return
     end
-    return struct.pack('<BI8I8I4I4B', status, time, first and first + 1 or 0, count, number, #record) .. record
+    local scan = kind == 1 and 0 or meta.scans
+    local count = #events
+    events[count + 1] = digits(meta.events) .. '-0'
+    events[count + 2] = SMALL[kind] .. to_msgpack(time) .. packed(meta.claims) .. packed(scan) .. packed(rule)
+        .. packed(drawn) .. packed(prize) .. packed(amount) .. packed(unit)
+        .. sub(batch.requests, said_at, said_at + said_size - 1)
 end
 
--- Count a claim and return its record and unit.
-local function add_claim(batch, campaign, person, item, party, at, date, claim)
-    local meta = batch.meta
-    local today = ':' .. date
-    campaign.date = math.max(campaign.date, date)
+-- Count a claim and return its record and unit. A record begins with the user and the visit, as its request does.
+local function add_claim(batch, campaign, person, item, party, mark, at, date, today, is_first_scan, generation, rule,
+        drawn, prize, money)
+    local meta, claimed = batch.meta, batch.claimed
+    if date > campaign.date then
+        campaign.date = date
+    end
     add_to(campaign, 'claims', 1)
     add_to(campaign, 'claims' .. today, 1)
     local unit = 0
-    if claim.prize >= 0 then
-        local awards = 'awards:' .. claim.prize
+    if prize >= 0 then
+        local awards = AWARDS[prize]
         unit = add_to(campaign, awards, 1)
         add_to(campaign, awards .. today, 1)
-        if claim.money > 0 then
-            add_to(campaign, 'money', claim.money)
-            add_to(campaign, 'money' .. today, claim.money)
+        if money > 0 then
+            add_to(campaign, 'money', money)
+            add_to(campaign, 'money' .. today, money)
         end
     end
     person.total = person.total + 1
@@ -295,13 +337,12 @@ local function add_claim(batch, campaign, person, item, party, at, date, claim)
     person.date = date
     person.is_new = true
     meta.claims = meta.claims + 1
-    local record = claim.user .. claim.visit .. struct.pack('<I6I4', at, meta.claims) .. cmsgpack.pack(
-        claim.is_first_scan and 1 or 0, campaign.number, claim.generation, date - math.floor(at / DAY_MS), unit,
-        claim.rule, claim.drawn, claim.prize, claim.money)
+    local record = mark .. pack('<I6I4', at, meta.claims) .. SMALL[is_first_scan and 1 or 0] .. packed(campaign.number)
+        .. packed(generation) .. packed(date - math.floor(at / DAY_MS)) .. packed(unit) .. packed(rule) .. packed(drawn)
+        .. packed(prize) .. packed(money)
     item[party] = record
-    table.insert(batch.claimed, item)
-    table.insert(batch.claimed, FIELDS[party * ITEMS + item.offset])
-    table.insert(batch.claimed, record)
+    local count = #claimed
+    claimed[count + 1], claimed[count + 2], claimed[count + 3] = item.bucket, FIELDS[party * ITEMS + item.offset], record
     return record, unit
 end
 
@@ -313,9 +354,9 @@ local function load_people(keys, first, last)
     local held = redis.call('MGET', unpack(keys, first, last))
     local missing = {}
     for i = 1, #held do
-        local person = {key = keys[first + i - 1], total = 0, date = 0, day = 0}
+        local person = {key = keys[first + i - 1], total = 0, date = 0, day = 0, is_new = false}
         if held[i] then
-            person.total, person.date, person.day = cmsgpack.unpack(held[i])
+            person.total, person.date, person.day = from_msgpack(held[i])
         else
             table.insert(missing, person.key)
         end
@@ -328,21 +369,22 @@ local function load_people(keys, first, last)
     return people
 end
 
-local function write(batch, outbox_key, is_kept)
+local function write(batch, outbox_key, is_kept, old_events)
     local meta = batch.meta
     local claimed, events = batch.claimed, batch.events
     for i = 1, #claimed, 3 do
-        redis.call('HSET', claimed[i].bucket, claimed[i + 1], claimed[i + 2])
+        call('HSET', claimed[i], claimed[i + 1], claimed[i + 2])
     end
-    local counts = {}
+    local counts, size = {}, 0
     for _, person in ipairs(batch.people) do
         if person.is_new then
-            table.insert(counts, person.key)
-            table.insert(counts, cmsgpack.pack(person.total, person.date, person.day))
+            counts[size + 1] = person.key
+            counts[size + 2] = packed(person.total) .. packed(person.date) .. packed(person.day)
+            size = size + 2
         end
     end
-    if #counts > 0 then
-        redis.call('MSET', unpack(counts))
+    if size > 0 then
+        call('MSET', unpack(counts))
     end
     for _, campaign in pairs(batch.campaigns) do
         local fields = {}
@@ -360,12 +402,12 @@ local function write(batch, outbox_key, is_kept)
     end
     if is_kept then
         for i = 1, #events, 2 do
-            redis.call('XADD', outbox_key, events[i], 'e', events[i + 1])
+            call('XADD', outbox_key, events[i], 'e', events[i + 1])
         end
     end
     local marks = {'clock', digits(meta.clock), 'generation', digits(meta.generation), 'claims', digits(meta.claims),
         'scans', digits(meta.scans), 'events', digits(meta.events)}
-    if #events > 0 and not is_kept then
+    if meta.events > old_events and not is_kept then
         -- With nobody to read them, events are counted and gone.
         table.insert(marks, 'trimmed')
         table.insert(marks, digits(meta.events))
@@ -377,25 +419,28 @@ end
 
 -- KEYS: meta, readers, outbox; one campaign for each of the terms; persons; then for each request the bucket and the
 -- scans of its item.
--- ARGV: epoch, "keep" or "drop", "1" for events of scans, terms and number of persons as MessagePack, the requests.
+-- ARGV: epoch, "keep" or "drop", "1" for events of scans, terms and number of persons and of requests as MessagePack, the
+-- requests.
 -- A request: | kind 1 (0 looks, 1 claims) | offset 1 | party 1 | counts 1 | terms 2 | person 2 | generation 4 | date 4 |
--- now, ms 8 | rule 2 | drawn 2 | user 8 | visit 8 | what an event says of it |
+-- now, ms 8 | rule 2 | drawn 2 | size of the last 4 | user 8 | visit 8 | what an event says of it |
 -- Returns | newest generation 4 | and the answers, each | status 1 | at, ms 8 | first scan at + 1, ms 8 | scans 4 |
 -- number of this scan 4 | length 1 | record |
 local function claim(keys, args)
-    if #args - 4 > REQUESTS_MAX then
-        refuse('LEDGERRANGE a batch has ' .. #args - 4 .. ' requests, expected at most ' .. REQUESTS_MAX)
+    prepare()
+    local epoch, outbox_choice, has_scan_events, requests = args[1], args[2], args[3] == '1', args[5]
+    local all_terms, people_count, request_count = from_msgpack(args[4])
+    if request_count > REQUESTS_MAX then
+        refuse('LEDGERRANGE a batch has ' .. request_count .. ' requests, expected at most ' .. REQUESTS_MAX)
     end
-    local epoch, outbox_choice, has_scan_events = args[1], args[2], args[3] == '1'
-    local all_terms, people_count = cmsgpack.unpack(args[4])
     local meta = read_meta(keys[1], epoch)
     if math.max(meta.claims, meta.scans) + REQUESTS_MAX >= SEQ_END then
         refuse('LEDGERRANGE claims and scans are numbered up to 2^32')
     end
     -- What was kept once is not dropped behind a reader's back: scan_v1_drop is asked to, before.
-    local is_kept = outbox_choice == 'keep' or redis.call('HLEN', keys[2]) > 0 or meta.trimmed < meta.events
-    local old_clock, old_generation = meta.clock, meta.generation
-    local batch = {meta = meta, items = {}, campaigns = {}, claimed = {}, scanned = {}, events = {}}
+    local is_kept = outbox_choice == 'keep' or call('HLEN', keys[2]) > 0 or meta.trimmed < meta.events
+    local old_clock, old_generation, old_events = meta.clock, meta.generation, meta.events
+    local batch = {meta = meta, requests = requests, is_kept = is_kept, items = {}, campaigns = {}, claimed = {},
+        scanned = {}, events = {}}
     for i, terms in ipairs(all_terms) do
         local key = keys[3 + i]
         batch.campaigns[key] = batch.campaigns[key] or load_campaign(key, terms[1])
@@ -403,25 +448,34 @@ local function claim(keys, args)
     local at_key = 4 + #all_terms
     batch.people = load_people(keys, at_key, at_key + people_count - 1)
     at_key = at_key + people_count
-    local answers = {''}
-    for i = 5, #args do
-        local kind, offset, party, counts, terms_index, person_index, generation, local_date, now, rule, drawn, user,
-            visit, rest = struct.unpack('<BBBBI2I2I4I4I8i2i2c8c8', args[i])
+    local days = {}
+    local answers, size, at = {}, 1, 1
+    for _ = 1, request_count do
+        local kind, offset, party, counts, terms_index, person_index, generation, local_date, now, rule, drawn, said_size,
+            mark, said_at = unpack_packed('<BBBBI2I2I4I4I8i2i2I4c16', requests, at)
+        at = said_at + said_size
+        -- Both are parts of field numbers, which nothing else would miss before the claims are written.
+        if offset >= ITEMS or party > 1 then
+            refuse('LEDGERRANGE offset ' .. offset .. ' and party ' .. party .. ', expected below ' .. ITEMS .. ' and 2')
+        end
         local item = item_at(batch, keys[at_key], keys[at_key + 1], offset)
         at_key = at_key + 2
         local time = meta.clock
         local status, campaign, date, person, told = SEEN, nil, nil, nil, nil
-        if kind == 1 or counts == 1 then
+        if (kind == 1 or counts == 1) and now > time then
             -- A look leaves no trace, so its time does not count either.
-            time = math.max(time, now)
-            meta.clock = time
+            time = now
+            meta.clock = now
         end
+        local terms = nil
         if kind == 1 then
-            meta.generation = math.max(meta.generation, generation)
-            local terms = all_terms[terms_index]
+            if generation > meta.generation then
+                meta.generation = generation
+            end
+            terms = all_terms[terms_index]
             told = item[party]
             if told then
-                status = string.sub(told, 1, 8) == user and REPLAYED or TAKEN
+                status = sub(told, 1, 8) == sub(mark, 1, 8) and REPLAYED or TAKEN
             elseif generation < meta.generation then
                 status = STALE
             elseif not terms then
@@ -433,33 +487,50 @@ local function claim(keys, args)
                 status = refusal_of(campaign, terms, person, time, date) or (rule < 0 and INELIGIBLE) or FRESH
             end
         end
-        local count, first, number, is_new = look_at(item, visit, time, counts == 1 and status ~= STALE)
+        local count, first, number, is_new = look_at(item, mark, time, counts == 1 and status ~= STALE)
         local is_first_scan = status == FRESH and is_new and number == 1
         if is_new and not is_first_scan then
-            add_scan(batch, item, visit, time, count, first)
+            add_scan(batch, item, mark, time, count, first)
         end
         if status == FRESH then
-            local prize_number, prize = choose_prize(campaign, all_terms[terms_index], drawn, date)
-            local given, unit = prize and prize_number or NO_PRIZE, nil
-            told, unit = add_claim(batch, campaign, person, item, party, time, date, {
-                user = user, visit = visit, generation = generation, rule = rule, drawn = drawn, prize = given,
-                money = prize and prize[1] or 0, is_first_scan = is_first_scan,
-            })
-            add_event(batch, string.sub(args[i], rest), 1, time, rule, drawn, given, prize and prize[2] or 0, unit)
+            local today = days[date]
+            if not today then
+                today = ':' .. date
+                days[date] = today
+            end
+            if not campaign.days[today] then
+                load_day(campaign, terms, today)
+            end
+            local prize_number, prize = choose_prize(campaign, terms, drawn, today)
+            local given, unit, money, amount = NO_PRIZE, nil, 0, 0
+            if prize then
+                given, money, amount = prize_number, prize[1], prize[2]
+            end
+            told, unit = add_claim(batch, campaign, person, item, party, mark, time, date, today, is_first_scan, generation,
+                rule, drawn, given, money)
+            add_event(batch, said_at, said_size, 1, time, rule, drawn, given, amount, unit)
         elseif is_new and has_scan_events then
-            add_event(batch, string.sub(args[i], rest), 0, time, -1, NO_PRIZE, NO_PRIZE, 0, 0)
+            add_event(batch, said_at, said_size, 0, time, -1, NO_PRIZE, NO_PRIZE, 0, 0)
         end
-        answers[i - 3] = answer(status, time, first, count, number, told)
+        local length = told and #told or 0
+        if length > 255 then
+            refuse('LEDGERDAMAGED a claim of ' .. length .. ' bytes')
+        end
+        answers[size + 1] = pack('<BI8I8I4I4B', status, time, first and first + 1 or 0, count, number, length)
+        answers[size + 2] = told or ''
+        size = size + 2
     end
-    local event_count = #batch.events / 2
-    if event_count > 0 and is_kept then
-        check_outbox(keys[3], meta.events - event_count)
+    if at ~= #requests + 1 then
+        refuse('LEDGERRANGE ' .. #requests .. ' bytes of requests, expected ' .. at - 1)
+    end
+    if meta.events > old_events and is_kept then
+        check_outbox(keys[3], old_events)
     end
     if #batch.claimed > 0 or #batch.scanned > 0 or meta.clock > old_clock or meta.generation > old_generation then
-        write(batch, keys[3], is_kept)
+        write(batch, keys[3], is_kept, old_events)
     end
-    answers[1] = struct.pack('<I4', meta.generation)
-    return table.concat(answers)
+    answers[1] = pack('<I4', meta.generation)
+    return concat(answers)
 end
 
 -- KEYS: meta, campaigns, campaign. ARGV: epoch, campaign id. Returns the number of a campaign, given to it if need be.
