@@ -245,10 +245,12 @@ def run_cli(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str
 class Served:
     """A ``scanengine serve`` process that is ready to answer."""
 
-    def __init__(self, folder: Path, *options: object, port: int = 0) -> None:
+    def __init__(
+        self, folder: Path, *options: object, port: int = 0, program: tuple[object, ...] = ("-m", "scanengine")
+    ) -> None:
         self.folder = folder
         self.log_path = folder.with_name(folder.name + ".log")
-        command = [sys.executable, "-m", "scanengine", "-w", str(folder), "serve", "--port", str(port)]
+        command = [sys.executable, *map(str, program), "-w", str(folder), "serve", "--port", str(port)]
         with open(self.log_path, "a") as log:
             self.process = subprocess.Popen(
                 [*command, *map(str, options)], stdout=subprocess.PIPE, stderr=log, text=True
@@ -287,9 +289,9 @@ class Served:
 
 
 @contextmanager
-def serving(folder: Path, *options: object) -> Iterator[Served]:
+def serving(folder: Path, *options: object, **how: Any) -> Iterator[Served]:
     """Serve a workspace; afterwards the server stops, with exit code 0 and no error in its log."""
-    served = Served(folder, *options)
+    served = Served(folder, *options, **how)
     try:
         yield served
         code = served.stop()
@@ -297,7 +299,7 @@ def serving(folder: Path, *options: object) -> Iterator[Served]:
         if served.process.poll() is None:
             served.kill()
     assert code == 0, served.log_path.read_text()
-    assert "Traceback" not in served.log_path.read_text()
+    assert "Traceback" not in served.log_path.read_text(), served.log_path.read_text()
 
 
 def in_threads(count: int, work: Callable[[int], object]) -> list[Any]:

@@ -185,7 +185,7 @@ class SlowLedger(MemoryLedger):
         self.is_asked = asyncio.Event()
         self.may_answer = asyncio.Event()
 
-    async def claim_many_async(self, requests: Sequence[ClaimRequest]) -> list[Receipt]:
+    async def claim_many_async(self, requests: Sequence[ClaimRequest], *, is_let_in: bool = False) -> list[Receipt]:
         self.is_asked.set()
         await self.may_answer.wait()
         return self.claim_many(requests)

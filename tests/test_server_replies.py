@@ -321,9 +321,9 @@ def test_a_ledger_that_cannot_write_is_pending_until_it_can(tmp_path: Path) -> N
         reply = client.post("/v1/scans", scan)
         assert (reply.status, reply.headers["retry-after"]) == (503, "1")
         assert reply.json["claim"]["status"] == "pending"
-        assert client.post("/v1/verify", {"code": code}).status == 200
         done = run_cli(market.folder, "claim", code, "--user", "ann", "--visit", "one", "--json")
         assert (done.returncode, json.loads(done.stdout)["claim"]["status"]) == (4, "pending")
+        assert client.post("/v1/verify", {"code": code}).status == 200
         other.execute("ROLLBACK")
         other.close()
         answer = _claim_until_known(client, scan)

@@ -116,12 +116,15 @@ class ServerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Folder in the workspace whose files are served at the root, for proofs of ownership such as ``MP_verify_*.txt``.
     log : str
         ``text`` for people, ``json`` for programs.
+    hot_path : bool
+        Whether the commonest requests are read and answered natively; all others go through aiohttp either way.
     """
 
     trusted_proxies: tuple[str, ...] = ()
     bad_codes_per_minute: Annotated[int, Meta(ge=0)] = 60
     root_files: Annotated[str, Meta(pattern="^[A-Za-z0-9_-][A-Za-z0-9._-]*$")] = "root"
     log: Literal["text", "json"] = "text"
+    hot_path: bool = True
 
     def __post_init__(self) -> None:
         for network in self.trusted_proxies:
@@ -219,6 +222,7 @@ base_url = "{BASE_URL_DEFAULT}"     # printed codes begin with it
 # bad_codes_per_minute = 60         # of one source; 0 for no limit
 # root_files = "root"               # folder whose files are served at the root, such as MP_verify_*.txt
 # log = "text"                      # or "json"
+# hot_path = true                   # false: every request goes through aiohttp
 
 [ledger]
 # timeout_s = 5.0                   # after this an unanswered claim is "pending"

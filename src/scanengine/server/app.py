@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
-from functools import lru_cache
 from http import HTTPStatus
 from time import perf_counter_ns
 from typing import Final
@@ -13,13 +11,13 @@ from aiohttp import web
 from multidict import istr
 
 from scanengine.program import Program
-from scanengine.server import door, events, openapi, operations, operators, root_files, scans
+from scanengine.server import batches, door, events, openapi, operations, operators, root_files, scans
 from scanengine.server.limits import BUDGET, FailureBudget, check_budget
 from scanengine.server.login import source_of
 from scanengine.server.metrics import OTHER, Metrics
 from scanengine.server.page import Action, PageView, render
 from scanengine.server.problems import TooManyBadCodesError, problem_of, problem_response
-from scanengine.server.requests import ID_HEADER, PROXIES, REQUEST_ID, Proxies
+from scanengine.server.requests import ID_HEADER, PROXIES, REQUEST_ID, Proxies, is_loopback
 from scanengine.server.routes import (
     IS_TRUSTED,
     METRICS,
@@ -38,6 +36,7 @@ _PASSED_ON: Final = tuple(istr(name) for name in ("Forwarded", "X-Forwarded-For"
 _READS: Final = ("GET", "HEAD")
 ROUTES: Final[tuple[Route, ...]] = (
     *scans.ROUTES,
+    *batches.ROUTES,
     *door.ROUTES,
     *events.ROUTES,
     *operators.ROUTES,
@@ -80,6 +79,7 @@ def make_app(
         app[BUDGET] = FailureBudget(limits.bad_codes_per_minute, memory=budget_memory)
     app[openapi.DOCUMENT] = openapi.openapi_of(ROUTES, needs_token=program.keyring.has_tokens, is_trusted=is_trusted)
     door.open_door(app)
+    batches.open_batches(app)
     for route in ROUTES:
         # A printed address that was copied, shortened or typed may have got a slash at its end.
         is_printed = route.shows_codes and route.path.endswith("}")
@@ -134,16 +134,7 @@ def _refuse(request: web.Request, error: Exception) -> web.Response:
 def is_local(request: web.Request) -> bool:
     """Whether a request comes from this machine itself and says nothing of having been passed on for another."""
     headers = request.headers
-    return _is_loopback(request.remote or "") and not any(name in headers for name in _PASSED_ON)
-
-
-@lru_cache(maxsize=1024)
-def _is_loopback(address: str) -> bool:
-    # Reading an address costs more than all else of a look at a code, and most requests come from few of them.
-    try:
-        return ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return False
+    return is_loopback(request.remote or "") and not any(name in headers for name in _PASSED_ON)
 
 
 def _authorize(request: web.Request, access: Access) -> None:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from functools import cached_property
 from http import HTTPStatus
 from typing import Final
 from urllib.parse import parse_qsl, quote, urlsplit
@@ -22,19 +21,20 @@ from urllib.parse import parse_qsl, quote, urlsplit
 import msgspec
 from aiohttp import hdrs, web
 
-from scanengine.errors import ScanError
+from scanengine.errors import OverloadedError, ScanError
 from scanengine.model import TEXT_CHARS_MAX, Answer, Decision, Scene, Status
 from scanengine.program import Program
 from scanengine.program.scans import Scan, check_code
 from scanengine.server.limits import count_guess
-from scanengine.server.login import DONE, LOGIN, NOTICES, SESSIONS, Login, page_key, redirect
+from scanengine.server.login import DONE, LOGIN, NOTICES, SESSIONS, Login, Visitor, page_key, redirect
 from scanengine.server.login import ROUTES as LOGIN_ROUTES
 from scanengine.server.page import Action, PageView, render
 from scanengine.server.problems import RETRY_AFTER_S
+from scanengine.server.requests import Asked
 from scanengine.server.routes import METRICS, PROGRAM, Reply, Route, read_small
 from scanengine.server.scans import SECRET_HEADERS, look
 from scanengine.server.sessions import Sessions
-from scanengine.server.visitors import agent_of, cookies_of, is_own_form, is_person, wants_json
+from scanengine.server.visitors import agent_of, is_own_form, wants_json
 
 _COUNTING_MAX: Final = 1_000
 """Scans of landing links being counted at a time; the count is not worth more memory than this."""
@@ -120,59 +120,50 @@ async def _open(request: web.Request, text: str) -> web.Response:
     if decision.status < Status.INACTIVE:
         # Nobody else has had a turn since the budget was looked at, so that a good code need not ask again.
         count_guess(request, decision.status)
-    sessions, login = app[SESSIONS], app.get(LOGIN)
-    visitor = _Visitor(sessions, cookies_of(request), is_person(request))
+    visitor = Visitor(request)
+    return _send_on(request, text, decision, visitor) or await _show(
+        request, text, decision, visitor.user, visitor, notice=_notice(request, visitor)
+    )
+
+
+def open_at_once(asked: Asked, text: str) -> web.Response | None:
+    """Answer a program's or a person's GET of a printed address if they are only sent on.
+
+    None if there is more to do: nothing has been done then, and :func:`get_printed_code` does it.
+    """
+    decision = asked.app[PROGRAM].decide(text)
+    if decision.status < Status.INACTIVE:
+        return None
+    return _send_on(asked, text, decision, Visitor(asked))
+
+
+def _send_on(asked: Asked, text: str, decision: Decision, visitor: Visitor) -> web.Response | None:
+    """Return where a browser goes on to, the landing link or the login; None if it has something to see here."""
     if decision.link is not None and decision.status == Status.VALID and int(decision.scenes) & _LINK:
-        return _to_landing(request, text, decision, visitor)
-    user = sessions.user_of(visitor.cookies)
-    notice = _ended(request, visitor) if user is None else None
+        return _to_landing(asked.app, text, decision, visitor)
+    login = asked.app.get(LOGIN)
     if (
         login is not None
-        and user is None
-        and notice is None
         and visitor.is_person
         and _is_claimable(decision)
-        and agent_of(request).can_log_in
+        and agent_of(asked).can_log_in
+        and visitor.user is None
+        and _notice(asked, visitor) is None
     ):
         return redirect(login.start_url(page_key(decision), visitor.visit), visitor.new_cookies)
-    return await _show(request, text, decision, user, visitor, notice=notice)
+    return None
 
 
-def _ended(request: web.Request, visitor: _Visitor) -> str | None:
+def _notice(asked: Asked, visitor: Visitor) -> str | None:
+    """Return what to say of a login that ended here, None if nobody is without one by it."""
+    return _ended(asked, visitor) if visitor.user is None else None
+
+
+def _ended(request: Asked, visitor: Visitor) -> str | None:
     """Return the notice of the login that has just ended here, if it has, without anybody being logged in by it."""
     word = request.query.get("login", "") if request.query_string else ""
     # Who comes without the visit in which a login was done has the address from elsewhere, or has kept it for long.
     return NOTICES.get(word) if word != DONE or visitor.is_back else None
-
-
-class _Visitor:
-    """Who is there: a person is in a visit, which begins here if it has not yet and goes on if it has."""
-
-    def __init__(self, sessions: Sessions, cookies: str, is_person: bool) -> None:
-        self._sessions = sessions
-        self.cookies = cookies
-        self.is_person = is_person
-        self.new_cookies: list[str] = []
-        self._old_visit = sessions.visit_of(cookies)
-
-    @property
-    def is_back(self) -> bool:
-        """Whether the visit began before this request."""
-        return self._old_visit is not None
-
-    @cached_property
-    def visit(self) -> str:
-        visit = self._old_visit or self._sessions.new_visit()
-        self.new_cookies.append(self._sessions.visit_cookie(visit))
-        return visit
-
-    def guest(self) -> str | None:
-        """Return the guest that this browser is; a person's is made one."""
-        guest = self._sessions.guest_of(self.cookies)
-        if guest is None and self.is_person:
-            guest, cookie = self._sessions.new_guest()
-            self.new_cookies.append(cookie)
-        return guest
 
 
 def _is_claimable(decision: Decision) -> bool:
@@ -184,14 +175,14 @@ def _is_claimable(decision: Decision) -> bool:
     )
 
 
-def _to_landing(request: web.Request, text: str, decision: Decision, visitor: _Visitor) -> web.Response:
+def _to_landing(app: web.Application, text: str, decision: Decision, visitor: Visitor) -> web.Response:
     """Send the browser on at once, and count the scan meanwhile: best effort, as nobody is shown the count."""
     assert decision.link is not None
     assert decision.code is not None
     link = quote(decision.link.replace("{code}", quote(decision.code, safe="")), safe=_LINK_CHARACTERS)
-    counting = request.app[DOOR].counting
+    counting = app[DOOR].counting
     if visitor.is_person and len(counting) < _COUNTING_MAX:
-        task = asyncio.create_task(_count(request.app, text, visitor.visit))
+        task = asyncio.create_task(_count(app, text, visitor.visit))
         counting.add(task)
         task.add_done_callback(counting.discard)
     return redirect(link, visitor.new_cookies)
@@ -207,7 +198,7 @@ async def _show(
     text: str,
     decision: Decision,
     user: str | None,
-    visitor: _Visitor,
+    visitor: Visitor,
     *,
     notice: str | None = None,
     status: int = HTTPStatus.OK,
@@ -228,7 +219,7 @@ def _page(
     decision: Decision,
     answer: Answer,
     user: str | None,
-    visitor: _Visitor,
+    visitor: Visitor,
     *,
     notice: str | None = None,
     status: int = HTTPStatus.OK,
@@ -284,14 +275,14 @@ async def post_digital_link(request: web.Request) -> web.Response:
 
 async def _claim(request: web.Request, text: str) -> web.Response:
     app = request.app
-    sessions, program, metrics = app[SESSIONS], app[PROGRAM], app[METRICS]
-    visitor = _Visitor(sessions, cookies_of(request), is_person=True)
+    program, metrics = app[PROGRAM], app[METRICS]
+    visitor = Visitor(request, is_person=True)
     if not is_own_form(request, app[DOOR].own_host, has_visit=visitor.is_back):
         raise web.HTTPForbidden(reason="only the page of this address may claim here; a back end uses /v1/scans")
     _check_is_empty(await read_small(request), request.content_type)
     decision = program.decide(check_code(text))
     count_guess(request, decision.status)
-    user = sessions.user_of(visitor.cookies)
+    user = visitor.user
     if user is None and _guests_may(request):
         user = visitor.guest()
     if user is None:
@@ -302,6 +293,14 @@ async def _claim(request: web.Request, text: str) -> web.Response:
     metrics.claims_in_progress += 1
     try:
         answer = await program.claim_scan_async(scan)
+    except OverloadedError:
+        if wants_json(request):
+            raise
+        answer = program.answerer.verified(decision, None)
+        status = HTTPStatus.SERVICE_UNAVAILABLE
+        response = _page(request, program, decision, answer, user, visitor, notice="try_again", status=status)
+        response.headers[hdrs.RETRY_AFTER] = RETRY_AFTER_S
+        return response
     finally:
         metrics.claims_in_progress -= 1
     metrics.count_scan(answer)

@@ -177,9 +177,18 @@ def count_guess(request: web.Request, status: Status | str) -> None:
         If nothing was left when the code was decided.
     """
     source = request.get(SOURCE)
-    if source is None:
-        return
-    budget = request.app[BUDGET]
+    if source is not None:
+        charge(request.app[BUDGET], source, status)
+
+
+def charge(budget: FailureBudget, source: bytes, status: Status | str) -> None:
+    """Do :func:`count_guess` for a source.
+
+    Raises
+    ------
+    TooManyBadCodesError
+        If nothing was left when the code was decided.
+    """
     is_bad = status in _BAD_NAMES if isinstance(status, str) else status in BAD_STATUSES
     wait_s = budget.spend(source) if is_bad else budget.wait_s(source)
     if wait_s:

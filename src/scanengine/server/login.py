@@ -16,6 +16,7 @@ import asyncio
 import logging
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable
+from functools import cached_property
 from hashlib import blake2b
 from http import HTTPStatus
 from ipaddress import ip_address
@@ -31,10 +32,11 @@ from scanengine.model import Decision
 from scanengine.program import Program
 from scanengine.server.limits import BUDGET, SOURCE, FailureBudget
 from scanengine.server.page import Action, PageView, render
-from scanengine.server.requests import PROXIES
+from scanengine.server.requests import PROXIES, Asked
 from scanengine.server.routes import PROGRAM, Reply, Route
 from scanengine.server.sessions import CODE_BYTES_MAX, Sessions, State
-from scanengine.server.visitors import cookies_of, is_person
+from scanengine.server.visitors import cookies_of
+from scanengine.server.visitors import is_person as seems_person
 from scanengine.tables.snapshot import Snapshot
 from scanengine.wechat import Exchange, OAuthClient, Outcome, authorize_prefix
 
@@ -172,7 +174,49 @@ LOGIN: Final = web.AppKey("login", Login)
 SESSIONS: Final = web.AppKey("sessions", Sessions)
 
 
-def source_of(request: web.Request) -> bytes:
+class Visitor:
+    """Who is there: a person is in a visit, which begins here if it has not yet and goes on if it has.
+
+    Parameters
+    ----------
+    is_person : bool, optional
+        Whether it is one, if that is known; else it is told from the request.
+    """
+
+    def __init__(self, asked: Asked, *, is_person: bool | None = None) -> None:
+        self._sessions = asked.app[SESSIONS]
+        self.cookies = cookies_of(asked)
+        self.is_person = seems_person(asked) if is_person is None else is_person
+        self.new_cookies: list[str] = []
+        self._old_visit = self._sessions.visit_of(self.cookies)
+
+    @cached_property
+    def user(self) -> str | None:
+        """Who is logged in."""
+        return self._sessions.user_of(self.cookies)
+
+    @property
+    def is_back(self) -> bool:
+        """Whether the visit began before this request."""
+        return self._old_visit is not None
+
+    @cached_property
+    def visit(self) -> str:
+        """The visit; a new one's cookie is among the new cookies."""
+        visit = self._old_visit or self._sessions.new_visit()
+        self.new_cookies.append(self._sessions.visit_cookie(visit))
+        return visit
+
+    def guest(self) -> str | None:
+        """Return the guest that this browser is; a person's is made one."""
+        guest = self._sessions.guest_of(self.cookies)
+        if guest is None and self.is_person:
+            guest, cookie = self._sessions.new_guest()
+            self.new_cookies.append(cookie)
+        return guest
+
+
+def source_of(request: Asked) -> bytes:
     """Return whose failure budget a bad code is taken off: of who is logged in, else of where the request came from.
 
     A network of phones has few addresses, and one of the phones may guess. A guest is nobody here: anybody can be any
@@ -224,7 +268,7 @@ async def get_callback(request: web.Request) -> web.Response:
     page = f"../s/{quote(page, safe='')}"
     if sessions.user_of(cookies) is not None:
         return redirect(f"{page}?login={DONE}")
-    if not is_person(request):
+    if not seems_person(request):
         return redirect(page)
     visit = sessions.visit_of(cookies)
     if state.is_expired or visit != state.visit:

@@ -15,42 +15,28 @@ import os
 import signal
 import socket
 import sys
-from http import HTTPStatus
 from typing import Final
 
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Middleware
-from aiohttp.web_protocol import RequestHandler
 
 from scanengine.errors import LedgerUnavailableError, ScanEngineError, SettingsError
 from scanengine.keys import Keyring
 from scanengine.program import Program
 from scanengine.program.settings import Settings
 from scanengine.server.app import make_app
+from scanengine.server.connections import HTTP_LOGGER, Runner
+from scanengine.server.hot import Desk, make_desk
 from scanengine.server.metrics import Metrics
-from scanengine.server.problems import bad_request, problem_response
-from scanengine.server.requests import REQUEST_ID, new_request_id
 from scanengine.server.routes import STOPPING
 
 logger = logging.getLogger(__name__)
-
-_http_logger = logging.getLogger(f"{__name__}.http")
 
 DRAIN_S: Final = 0.25
 FOLLOW_S: Final = 0.5
 """How often the manifest is looked at; a publication is served within a second."""
 STOP_S: Final = 5.0
 """What a request may take beyond the ledger's deadline when the server stops; one that is never sent whole ends."""
-
-
-def _is_our_fault(record: logging.LogRecord) -> bool:
-    """Whether an error is worth a line: what is not HTTP is the client's fault, and its text may hold a whole code."""
-    error = record.exc_info[1] if record.exc_info else None
-    return not isinstance(error, (HttpProcessingError, web.RequestPayloadError))
-
-
-_http_logger.addFilter(_is_our_fault)
 
 
 def check_bind(host: str, keyring: Keyring) -> None:
@@ -125,44 +111,6 @@ def tune_interpreter() -> None:
 def time_to_stop_s(settings: Settings) -> float:
     """Return how long the requests in progress may take when a server stops, in seconds."""
     return settings.ledger.timeout_s + STOP_S
-
-
-class _Connection(RequestHandler):
-    """A connection that refuses what is not HTTP as it refuses everything else: with problem details and an id."""
-
-    __slots__ = ()
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = HTTPStatus.INTERNAL_SERVER_ERROR,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        refusal = super().handle_error(request, status, exc, message)
-        if status == HTTPStatus.INTERNAL_SERVER_ERROR:
-            return refusal
-        REQUEST_ID.set(new_request_id())
-        # What the parser says may quote the request, and with it a code.
-        response = problem_response(bad_request("the request is not HTTP/1.1 as this server reads it"))
-        response.force_close()
-        return response
-
-
-class _Listener(web.Server):
-    """Makes a connection of ours for each client."""
-
-    def __call__(self) -> RequestHandler:
-        return _Connection(self, loop=self._loop, **self._kwargs)
-
-
-class _Runner(web.AppRunner):
-    """Runs an application on connections of ours."""
-
-    async def _make_server(self) -> web.Server:
-        server = await super()._make_server()
-        server.__class__ = _Listener
-        return server
 
 
 class Server:
@@ -244,7 +192,8 @@ class Server:
         app = make_app(self.program, metrics=self._metrics, budget_memory=self._budget_memory)
         if self._gate is not None:
             app.middlewares.insert(0, self._gate)
-        public = await self._open(app)
+        # What stands in front of the routes sees every request, so then all go that way.
+        public = await self._open(app, make_desk(app) if self._gate is None else None)
         try:
             await web.TCPSite(public, self.host, self.port, backlog=1024, reuse_port=self._shares_port).start()
         except OSError as error:
@@ -279,8 +228,10 @@ class Server:
         self._metrics.sample(self.program)
         await asyncio.to_thread(self.program.close)
 
-    async def _open(self, app: web.Application) -> web.AppRunner:
-        runner = _Runner(app, access_log=None, logger=_http_logger, shutdown_timeout=self.stop_s, handle_signals=False)
+    async def _open(self, app: web.Application, desk: Desk | None = None) -> web.AppRunner:
+        runner = Runner(
+            app, desk=desk, access_log=None, logger=HTTP_LOGGER, shutdown_timeout=self.stop_s, handle_signals=False
+        )
         await runner.setup()
         self._runners.append(runner)
         return runner

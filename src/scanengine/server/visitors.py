@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from aiohttp import hdrs, web
 from multidict import istr
 
+from scanengine.server.requests import Asked
 from scanengine.wechat import can_log_in
 
 _AGENT_CHARS_MAX: Final = 512
@@ -42,17 +43,17 @@ def _agent(text: str) -> Agent:
     return Agent(can_log_in(text), _PREVIEW.search(text) is not None)
 
 
-def agent_of(request: web.Request) -> Agent:
+def agent_of(request: Asked) -> Agent:
     """Return what the browser of a request calls itself."""
     return _agent(request.headers.get(hdrs.USER_AGENT, "")[:_AGENT_CHARS_MAX])
 
 
-def cookies_of(request: web.Request) -> str:
+def cookies_of(request: Asked) -> str:
     """Return all cookies of a request as they were sent, "" for none: what they are worth, sessions know."""
     return "; ".join(request.headers.getall(hdrs.COOKIE, ()))
 
 
-def wants_json(request: web.Request) -> bool:
+def wants_json(request: Asked) -> bool:
     """Whether the client is a program: it asks for JSON and not for HTML, or says nothing, as no browser does."""
     accept = request.headers.get(hdrs.ACCEPT)
     return accept is None or ("application/json" in accept and "text/html" not in accept)
@@ -63,7 +64,7 @@ def is_for_programs(path: str) -> bool:
     return _FOR_PROGRAMS.search(path) is not None
 
 
-def is_person(request: web.Request) -> bool:
+def is_person(request: Asked) -> bool:
     """Whether somebody has opened a page to see it now: no program, HEAD, prefetch, link preview, frame or script.
 
     Every browser asks for HTML by name when it goes to a page; scripts and tools say ``*/*``.

@@ -1,0 +1,182 @@
+"""What goes the native way, and that one client's trouble there stays that client's."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from helpers import Shop
+from helpers_hot import Serving, get, scan, serving
+from scanengine.program.gathering import Gathering
+from scanengine.server import connections
+from scanengine.server.connections import PENDING_MAX, Connection
+from scanengine.server.hot import Desk
+from scanengine.server.requests import REQUEST_ID
+
+UNPARSABLE = b"GET http://%0[[]0@[:@ HTTP/1.1\r\nHost: a\r\n\r\n"
+"""aiohttp's parser raises an error of another kind for it than for what is not HTTP."""
+
+
+def connection_of(server: Serving) -> Connection:
+    assert server.runner.server is not None
+    (connection,) = server.runner.server.connections
+    assert isinstance(connection, Connection)
+    return connection
+
+
+def requests_of_aiohttp(server: Serving) -> int:
+    assert server.runner.server is not None
+    return server.runner.server.requests_count
+
+
+async def test_the_commonest_requests_do_not_reach_aiohttp(shop: Shop) -> None:
+    code = shop.code(1)
+    async with serving(shop) as server:
+        client = await server.connect()
+        client.send(
+            scan(code) + scan(code) + get(f"/v1/codes/{code}") + get(f"/s/{code}", "Accept: application/json\r\n")
+        )
+        replies = [await client.reply() for _ in range(4)]
+        assert [status for status, _ in replies] == [200] * 4
+        assert [body["scan"]["count"] for _, body in replies] == [1, 2, 2, 2]
+        assert requests_of_aiohttp(server) == 0
+        client.send(get("/healthz") + scan(code) + get("/healthz"))
+        assert [(await client.reply())[0] for _ in range(3)] == [200] * 3
+        assert requests_of_aiohttp(server) == 2
+
+
+async def test_what_aiohttp_cannot_parse_ends_one_connection_and_no_other(shop: Shop) -> None:
+    """Goal: it is found while the replies of one turn are handed out, and the others of that turn have theirs."""
+    async with serving(shop) as server:
+        bad = await server.connect()
+        others = [await server.connect() for _ in range(5)]
+        await server.look_around()
+        bad.send(get(f"/v1/codes/{shop.code(1)}") + UNPARSABLE)
+        for other in others:
+            other.send(get(f"/v1/codes/{shop.code(2)}"))
+        assert [(await other.reply())[0] for other in others] == [200] * 5
+        assert (await bad.reply())[0] == 200
+        assert await bad.rest() == b""
+
+
+async def test_what_aiohttp_cannot_parse_ends_a_connection_that_it_had(shop: Shop) -> None:
+    async with serving(shop) as server:
+        client = await server.connect()
+        client.send(get("/healthz") + UNPARSABLE)
+        assert (await client.reply())[0] == 200
+        assert await client.rest() == b""
+
+
+async def test_a_reply_that_cannot_be_made_ends_its_connection(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    real = Desk._reply
+
+    def reply(self: Desk, connection: Connection, request: Any, head: bytes, answer: Any) -> None:
+        if answer.code == shop.code(1):
+            raise RuntimeError("planted")
+        real(self, connection, request, head, answer)
+
+    monkeypatch.setattr(Desk, "_reply", reply)
+    async with serving(shop) as server:
+        first, second = await server.connect(), await server.connect()
+        await server.look_around()
+        first.send(scan(shop.code(1)))
+        second.send(scan(shop.code(2)))
+        assert (await second.reply())[0] == 200
+        assert await first.rest() == b""
+        assert server.claims_in_progress == 0
+    assert "planted" in caplog.text
+
+
+async def test_what_comes_while_a_connection_ends_is_not_kept(shop: Shop) -> None:
+    """Goal: a client that goes on sending does not fill the memory of a server that stops."""
+    async with serving(shop) as server:
+        client = await server.connect()
+        with server.stalled_ledger():
+            client.send(scan(shop.code(1)))
+            await server.look_around()
+            connection = next(each for each in server.runner.server.connections if each._pending)  # type: ignore[union-attr]
+            connection.close()
+            for _ in range(20):
+                client.send(b"x" * 100_000)
+                await server.look_around()
+            assert len(connection._framer) == 0
+        assert (await client.reply())[0] == 200
+        assert await client.rest() == b""
+
+
+async def test_replies_that_are_made_at_once_leave_others_their_turn(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Goal: one read of many requests that need no ledger is not one turn of the event loop."""
+    turns: list[int] = []
+    monkeypatch.setattr(connections.Connection, "_go_on", spied(connections.Connection._go_on, turns))
+
+    def begin(self: Desk, connection: Connection, request: Any) -> bool:
+        request.reply = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+        return True
+
+    monkeypatch.setattr(Desk, "begin", begin)
+    async with serving(shop) as server:
+        client = await server.connect()
+        client.send(get(f"/s/{shop.code(1)}") * (10 * PENDING_MAX))
+        for _ in range(10 * PENDING_MAX):
+            assert (await client.reply())[0] == 200
+    assert len(turns) >= 9
+
+
+def spied(function: Any, calls: list[int]) -> Any:
+    def call(*arguments: Any) -> Any:
+        calls.append(1)
+        return function(*arguments)
+
+    return call
+
+
+async def test_answers_that_are_too_few_are_nobodys(caplog: pytest.LogCaptureFixture) -> None:
+    """Goal: nobody is told another's answer, whatever went wrong before."""
+
+    async def too_few(asked: Any) -> list[str]:
+        return list(asked)[1:]
+
+    gathering = Gathering[str, str](too_few)
+    futures = [gathering.ask(name) for name in ("ann", "bob", "carl")]
+    found = await asyncio.gather(*futures, return_exceptions=True)
+    assert all(isinstance(each, RuntimeError) for each in found)
+    assert not caplog.records
+
+
+async def test_one_that_cannot_take_its_answer_keeps_it_from_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    async def echo(asked: Any) -> list[str]:
+        return list(asked)
+
+    gathering = Gathering[str, str](echo)
+    told: list[Any] = []
+
+    def fail(_: object) -> None:
+        raise ValueError("planted")
+
+    gathering.add("ann", fail)
+    gathering.add("bob", told.append)
+    assert await gathering.ask("carl") == "carl"
+    assert told == ["bob"]
+    assert "planted" in caplog.text
+
+
+async def test_the_id_of_a_refused_request_stays_with_it(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+
+    async def refuse(self: Any, scans: Any, **_: Any) -> Any:
+        seen.append(REQUEST_ID.get())
+        raise RuntimeError("planted")
+
+    monkeypatch.setattr("scanengine.program.program.Program.claim_many_async", refuse)
+    async with serving(shop) as server:
+        client = await server.connect()
+        client.send(b"".join(scan(code) for code in shop.codes(0, PENDING_MAX + 5)))
+        for _ in range(PENDING_MAX + 5):
+            assert (await client.reply())[0] == 500
+    assert set(seen) == {""}
