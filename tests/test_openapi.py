@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from scanengine.errors import LedgerUnavailableError, ScanError
+from scanengine.errors import LedgerUnavailableError, OverloadedError, ScanError
 from scanengine.server.app import ROUTES
 from scanengine.server.metrics import ROUTES as METRIC_ROUTES
 from scanengine.server.openapi import openapi_of
-from scanengine.server.problems import KINDS, TYPE_PREFIX, TooManyBadCodesError, problem_of
+from scanengine.server.problems import KINDS, KINDS_BY_STATUS, TYPE_PREFIX, TooManyBadCodesError, problem_of
 from scanengine.server.routes import Route
 from serving import Market, Served, a_copy, a_market, serving
 
@@ -153,7 +153,7 @@ def documented_problems() -> dict[str, int]:
 
 
 def test_every_problem_is_documented_and_every_documented_one_can_occur() -> None:
-    assert documented_problems() == {kind.name: status for status, kind in KINDS.items()}
+    assert documented_problems() == {kind.name: kind.status for kind in KINDS}
 
 
 def test_no_problem_is_made_beside_the_list() -> None:
@@ -165,7 +165,7 @@ def test_no_problem_is_made_beside_the_list() -> None:
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.Attribute) and node.attr.startswith("HTTP") and hasattr(web, node.attr):
                 status = getattr(web, node.attr).status_code
-                assert status is None or status < 400 or status in KINDS, (path, node.attr)
+                assert status is None or status < 400 or status in KINDS_BY_STATUS, (path, node.attr)
 
 
 @pytest.mark.parametrize(
@@ -179,13 +179,14 @@ def test_no_problem_is_made_beside_the_list() -> None:
 def test_whatever_the_library_raises_has_a_type_of_the_list(kind: type[web.HTTPError]) -> None:
     error = kind.__new__(kind)
     web.Response.__init__(error, status=kind.status_code)
-    assert problem_of(error).type in {each.type for each in KINDS.values()}
+    assert problem_of(error).type in {each.type for each in KINDS}
 
 
 def test_our_own_errors_have_their_types() -> None:
     expected = {
         ScanError("user", "is empty"): ("bad-request", 400),
         LedgerUnavailableError("away"): ("unavailable", 503),
+        OverloadedError("too much"): ("overloaded", 503),
         TooManyBadCodesError(3): ("too-many-bad-codes", 429),
         RuntimeError("a fault"): ("internal", 500),
     }

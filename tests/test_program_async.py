@@ -68,7 +68,7 @@ class Turns(MemoryLedger):
         self.asked: list[int] = []
         self.error: Exception | None = None
 
-    async def claim_many_async(self, requests: Sequence[ClaimRequest]) -> list[Receipt]:
+    async def claim_many_async(self, requests: Sequence[ClaimRequest], *, is_let_in: bool = False) -> list[Receipt]:
         if self.error is not None:
             raise self.error
         self.asked.append(len(requests))

@@ -42,7 +42,7 @@ from scanengine.tables.workspace import Workspace
 class SilentLedger(MemoryLedger):
     """Records what it is asked, and never answers."""
 
-    def claim_many(self, requests: Sequence[ClaimRequest]) -> list[Receipt]:
+    def claim_many(self, requests: Sequence[ClaimRequest], *, is_let_in: bool = False) -> list[Receipt]:
         super().claim_many(requests)
         return [PENDING] * len(requests)
 
@@ -58,7 +58,7 @@ class MeddlingLedger(MemoryLedger):
         self._meddle = meddle
         self.asked: list[list[int]] = []
 
-    def claim_many(self, requests: Sequence[ClaimRequest]) -> list[Receipt]:
+    def claim_many(self, requests: Sequence[ClaimRequest], *, is_let_in: bool = False) -> list[Receipt]:
         self.asked.append([request.generation for request in requests])
         if len(self.asked) == 1:
             self._meddle()

@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from scanengine.errors import LedgerBusyError, LedgerUnavailableError, ScanEngineError
+from scanengine.errors import LedgerBusyError, LedgerUnavailableError, OverloadedError, ScanEngineError
 from scanengine.keys import Keyring
 from scanengine.ledger import Ledger
 from scanengine.ledger.checks import check_reader_name
@@ -93,13 +93,20 @@ class ServedLedger:
 
         Raises
         ------
+        OverloadedError
+            If more is asked of the server than it can answer in time; nothing was done.
         LedgerUnavailableError
             If the server does not answer; ask again with the same visit, as the outcome is unknown.
         """
         body = msgspec.structs.asdict(scan) | {"role": scan.role.name.lower(), "region": scan.region or None}
         try:
+            status, data = self._exchange("POST", "/v1/scans", body)
+            if status == http.HTTPStatus.SERVICE_UNAVAILABLE:
+                said = msgspec.json.decode(data, type=dict[str, Any])
+                if str(said.get("type", "")).endswith(":overloaded"):
+                    raise OverloadedError(f"the server that owns the ledger is overloaded: {said.get('detail')}")
             # Also one that is pending is an answer, whatever its HTTP status.
-            return msgspec.json.decode(self._exchange("POST", "/v1/scans", body)[1], type=Answer)
+            return msgspec.json.decode(data, type=Answer)
         except (OSError, http.client.HTTPException, msgspec.MsgspecError) as error:
             raise self._silent(error, f"ask again with --visit {scan.visit}") from error
 

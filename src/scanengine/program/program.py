@@ -9,7 +9,6 @@ its beginning to its end.
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -22,13 +21,15 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from scanengine.engine import Decisions, Engine
-from scanengine.errors import LedgerUnavailableError, SettingsError
+from scanengine.errors import LedgerUnavailableError, OverloadedError, SettingsError
 from scanengine.keys import Keyring
 from scanengine.ledger import Ledger, LedgerReader
 from scanengine.model import TEST_SUFFIX, Answer, ClaimStatus, Decision, ObserveRequest, Role, ScanFacts, Status
 from scanengine.program.answers import Answerer
 from scanengine.program.claims import Claims, claim_request
-from scanengine.program.gathering import Gathering
+from scanengine.program.gathering import CLAIMS_AT_ONCE, Gathering
+from scanengine.program.looks import look_request, tell_uncounted, verify_many
+from scanengine.program.parts import Parts
 from scanengine.program.scans import Scan, region_code, role_of, time_ms_of
 from scanengine.program.settings import Settings
 from scanengine.tables.snapshot import Snapshot, load_snapshot
@@ -38,12 +39,8 @@ from scanengine.tables.workspace import Workspace
 if TYPE_CHECKING:
     from aiohttp import web
 
-logger = logging.getLogger(__name__)
-
 _TOLD_AGAIN: Final = (ClaimStatus.AWARDED, ClaimStatus.NO_PRIZE, ClaimStatus.TAKEN)
 """What is known of a claim that was made before."""
-_CLAIMS_AT_ONCE: Final = 128
-"""Entries of a batch decided between two turns of the event loop, well under a millisecond, and asked together."""
 
 
 def _now_ms() -> int:
@@ -77,7 +74,7 @@ class Program:
         self._reader = reader
         self._has_counts = has_counts
         self._answerer = Answerer(workspace, settings)
-        self._gatherings: WeakKeyDictionary[asyncio.AbstractEventLoop, Gathering] = WeakKeyDictionary()
+        self._gatherings: WeakKeyDictionary[asyncio.AbstractEventLoop, Gathering[Scan, Answer]] = WeakKeyDictionary()
         self._refresh_lock = threading.Lock()
         self._reader_lock = threading.Lock()
 
@@ -223,28 +220,24 @@ class Program:
         -----
         Where the ledger does not answer, ``scan`` and ``verdict`` are None.
         """
-        decision, request = self._looking(text, now)
+        now_ms = self._time_ms(now)
+        decision = self._engine.decide(text, now_ms)
+        request = look_request(decision, now_ms)
         facts = None
         if request is not None:
             try:
                 facts = self._look(request)
+            except OverloadedError:
+                pass  # The ledger says so, once for many.
             except LedgerUnavailableError:
-                logger.warning("item %d: verified without counts, the ledger did not answer", decision.item)
+                tell_uncounted([decision.item])
         return self._answerer.verified(decision, facts)
 
     async def verify_async(self, text: str, *, now: datetime | int | None = None) -> Answer:
         """Do :meth:`verify` without blocking the event loop."""
-        decision, request = self._looking(text, now)
-        facts = None
-        if request is not None:
-            try:
-                if self._ledger is not None:
-                    facts = await self._ledger.observe_async(request)
-                else:
-                    facts = await asyncio.to_thread(self._look, request)
-            except LedgerUnavailableError:
-                logger.warning("item %d: verified without counts, the ledger did not answer", decision.item)
-        return self._answerer.verified(decision, facts)
+        if self._ledger is None:
+            return await asyncio.to_thread(self.verify, text, now=now)
+        return (await verify_many(self, [text], self._time_ms(now)))[0]
 
     async def look_async(
         self, text: str, *, user: str | None = None, visit: str | None = None, now: datetime | int | None = None
@@ -291,13 +284,6 @@ class Program:
         theme = table.metadata.page or PageTheme()
         return theme if theme.title else replace(theme, title=table.title)
 
-    def _looking(self, text: str, now: datetime | int | None) -> tuple[Decision, ObserveRequest | None]:
-        now_ms = self._time_ms(now)
-        decision = self._engine.decide(text, now_ms)
-        if decision.status != Status.VALID:
-            return decision, None
-        return decision, ObserveRequest(decision.item, 0, now_ms, counts_scan=False)
-
     def _look(self, request: ObserveRequest) -> ScanFacts | None:
         if self._ledger is not None:
             return self._ledger.observe(request)
@@ -337,6 +323,8 @@ class Program:
         ------
         ScanError
             If user, visit, role or region are wrong.
+        OverloadedError
+            If more is asked of the ledger than it can answer in time. Nothing was done: ask again, a little later.
         LedgerUnavailableError
             If this program does not own a ledger, or is closed.
         """
@@ -364,36 +352,29 @@ class Program:
         gathering = self._gatherings.get(loop)
         if gathering is None:
             gathering = self._gatherings[loop] = Gathering(self.claim_many_async)
-        return await gathering.claim(scan)
+        return await gathering.ask(scan)
 
     def claim_many(self, scans: Sequence[Scan], *, now: datetime | int | None = None) -> list[Answer]:
-        """Claim many scans, each as :meth:`claim`; answers in order."""
+        """Claim many scans, each as :meth:`claim`; answers in order. ``OverloadedError`` if none of them was begun."""
         claims = Claims(self, scans, self._time_ms(now))
+        is_let_in = False
         while requests := claims.requests():
-            claims.receive(self.ledger.claim_many(requests))
+            claims.receive(self.ledger.claim_many(requests, is_let_in=is_let_in))
+            is_let_in = True
             if claims.are_stale:
                 claims.refresh()
         return claims.answers()
 
     async def claim_many_async(self, scans: Sequence[Scan], *, now: datetime | int | None = None) -> list[Answer]:
         """Do :meth:`claim_many` without blocking the event loop; the scans may reach the ledger in another order."""
-        if len(scans) <= _CLAIMS_AT_ONCE:
-            return await self._claim_part(scans, self._time_ms(now))
-        parts = []
-        for start in range(0, len(scans), _CLAIMS_AT_ONCE):
-            part = scans[start : start + _CLAIMS_AT_ONCE]
-            # All at once, so that a ledger that is away costs one deadline and not one for each part.
-            parts.append(asyncio.create_task(self._claim_part(part, self._time_ms(now))))
-            await asyncio.sleep(0)
-        return [answer for answers in await asyncio.gather(*parts) for answer in answers]
+        parts = Parts(self, scans, lambda: self._time_ms(now), is_whole=True)
+        if len(scans) <= CLAIMS_AT_ONCE:
+            return await parts.claim_part(scans)
+        return [each for each in await parts.claim() if not isinstance(each, OverloadedError)]
 
-    async def _claim_part(self, scans: Sequence[Scan], now_ms: int) -> list[Answer]:
-        claims = Claims(self, scans, now_ms)
-        while requests := claims.requests():
-            claims.receive(await self.ledger.claim_many_async(requests))
-            if claims.are_stale:
-                await asyncio.to_thread(claims.refresh)
-        return claims.answers()
+    async def claim_each_async(self, scans: Sequence[Scan]) -> list[Answer | OverloadedError]:
+        """Do :meth:`claim_many_async`, with a refusal in place of each scan that an overloaded ledger did not take."""
+        return await Parts(self, scans, self.clock).claim()
 
     def _time_ms(self, now: datetime | int | None) -> int:
         return self.clock() if now is None else time_ms_of(now)

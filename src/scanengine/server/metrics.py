@@ -32,6 +32,7 @@ ROUTES: Final = (
     "/v1/scans",
     "/v1/scans/batch",
     "/v1/verify",
+    "/v1/verify/batch",
     "/v1/codes/{code}",
     "/v1/events",
     "/v1/events/ack",
@@ -50,7 +51,7 @@ ROUTES: Final = (
     "/{name}",
     OTHER,
 )
-CODES: Final = (200, 302, 303, 400, 401, 403, 404, 405, 413, 429, 500, 503, OTHER)
+CODES: Final = (200, 302, 303, 400, 401, 403, 404, 405, 413, 415, 429, 500, 503, OTHER)
 BOUNDS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0)
 _BOUNDS_NS: Final = tuple(round(bound * 1e9) for bound in BOUNDS_S)
 _STATUSES: Final = tuple(status.name.lower() for status in Status)
@@ -65,7 +66,8 @@ _NANOSECONDS: Final = _REQUESTS + len(ROUTES) * len(CODES) * _BUCKETS
 _SCANS: Final = _NANOSECONDS + len(ROUTES)
 _LOOKS: Final = _SCANS + len(_STATUSES) * (len(_CLAIMS) + 1)
 _CALLS: Final = _LOOKS + len(_STATUSES)
-_STARTS: Final = _CALLS + 1
+_REFUSED: Final = _CALLS + 1
+_STARTS: Final = _REFUSED + 1
 _NOW: Final = _STARTS + 1
 """What is true of a worker that runs, and of no other: from here on a row begins anew with each worker."""
 _PID, _GENERATION, _IN_PROGRESS, _TROUBLE, _ALARMS, _CELLS = range(_NOW, _NOW + 6)
@@ -111,7 +113,7 @@ class Metrics:
         self._rows = [cells[start : start + row_cells] for start in range(0, len(cells), row_cells)]
         self._cells = self._rows[worker or 0]
         self.claims_in_progress = 0
-        self._calls_seen = 0
+        self._calls_seen = self._refused_seen = 0
         if worker is not None:
             self.forget(worker)
             self._cells[_PID] = os.getpid()
@@ -141,13 +143,24 @@ class Metrics:
         """Count a look that claims nothing."""
         self._cells[_look_cell[answer.status]] += 1
 
+    def count_scans(self, counts: Mapping[tuple[str, str | None], int]) -> None:
+        """Count scans of a batch by what the code is, and what became of the claim."""
+        for key, times in counts.items():
+            self._cells[_scan_cell[key]] += times
+
+    def count_looks(self, counts: Mapping[str, int]) -> None:
+        """Count looks of a batch by what the code is."""
+        for status, times in counts.items():
+            self._cells[_look_cell[status]] += times
+
     def sample(self, program: Program) -> None:
         """Take down what others count and know."""
         ledger = program.ledger
-        calls = ledger.calls
+        calls, refused = ledger.calls, ledger.refused
         cells = self._cells
         cells[_CALLS] += calls - self._calls_seen
-        self._calls_seen = calls
+        cells[_REFUSED] += refused - self._refused_seen
+        self._calls_seen, self._refused_seen = calls, refused
         cells[_IN_PROGRESS] = self.claims_in_progress
         cells[_GENERATION] = program.snapshot.generation
         cells[_TROUBLE] = ledger.trouble is not None
@@ -236,6 +249,10 @@ def _of_ledger(rows: list[list[int]], ledger: Ledger) -> Iterator[Metric]:
     yield CounterMetricFamily(
         "scanengine_ledger_calls", "Claims and looks that reached the ledger.", _sum(rows, _CALLS)
     )
+    yield CounterMetricFamily(
+        "scanengine_overloaded", "Claims and looks that did not reach the ledger as too many waited.",
+        _sum(rows, _REFUSED),
+    )  # fmt: skip
     yield GaugeMetricFamily(
         "scanengine_claims_in_progress", "Claims whose answer is being made.", sum(row[_IN_PROGRESS] for row in alive)
     )

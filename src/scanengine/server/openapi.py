@@ -61,7 +61,7 @@ _ANSWERED: Final = sorted(status for status in ClaimStatus if status != ClaimSta
 _REFINED: Final[Mapping[tuple[str, str], Mapping[str, Any]]] = {
     ("Answer", "status"): {"enum": _SHOWN},
     ("ClaimReply", "status"): {"enum": _ANSWERED},
-    ("Problem", "type"): {"enum": sorted(kind.type for kind in KINDS.values())},
+    ("Problem", "type"): {"enum": sorted(kind.type for kind in KINDS)},
     ("ScanBody", "region"): {"anyOf": ADCODES},
 }
 """What the types of fields do not say."""
@@ -134,7 +134,7 @@ def _operation(route: Route, schemas: Mapping[Any, Any], *, asks_token: bool) ->
     if asks_token:
         operation["security"] = [{"token": []}]
     if route.body is not None:
-        operation["requestBody"] = {"required": True, "content": {_JSON: {"schema": schemas[route.body]}}}
+        operation["requestBody"] = {"required": True, "content": _bodies(route, schemas)}
     responses: dict[str, Any] = operation["responses"]
     for reply in route.replies:
         _add_reply(responses, reply, schemas)
@@ -144,6 +144,10 @@ def _operation(route: Route, schemas: Mapping[Any, Any], *, asks_token: bool) ->
             # A browser is told in words.
             responses[str(status)]["content"].setdefault("text/html", {})
     return operation
+
+
+def _bodies(route: Route, schemas: Mapping[Any, Any]) -> dict[str, Any]:
+    return {media: {"schema": schemas[route.body]} for media in route.media}
 
 
 def _tag(route: Route) -> str:
@@ -159,6 +163,8 @@ def _problems(route: Route, *, asks_token: bool) -> list[int]:
         found.add(403)
     if route.body is not None:
         found |= {400, 413}
+    if len(route.media) > 1:
+        found.add(415)
     if route.query is not None or "{code}" in route.path:
         found.add(400)
     if route.shows_codes:
@@ -182,9 +188,10 @@ def _add_reply(responses: dict[str, Any], reply: Reply, schemas: Mapping[Any, An
 
 
 def _add_problem(responses: dict[str, Any], status: int, schemas: Mapping[Any, Any]) -> None:
-    kind = KINDS[status]
-    response = _response(responses, status, kind.title)
-    schema = {"allOf": [schemas[Problem], {"properties": {"type": {"const": kind.type}}}]}
+    kinds = [kind for kind in KINDS if kind.status == status]
+    response = _response(responses, status, " or ".join(kind.title for kind in kinds))
+    types = {"enum": [kind.type for kind in kinds]}
+    schema = {"allOf": [schemas[Problem], {"properties": {"type": types}}]}
     response["content"][CONTENT_TYPE] = {"schema": schema}
 
 

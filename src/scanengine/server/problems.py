@@ -16,6 +16,7 @@ from scanengine.errors import (
     AssignmentError,
     LedgerUnavailableError,
     OutboxError,
+    OverloadedError,
     ScanEngineError,
     ScanError,
     UnknownReaderError,
@@ -50,7 +51,8 @@ NOT_FOUND: Final = Kind("not-found", "Not Found", 404)
 TOO_MANY_BAD_CODES: Final = Kind("too-many-bad-codes", "Too Many Bad Codes", 429)
 INTERNAL: Final = Kind("internal", "Internal error", 500)
 UNAVAILABLE: Final = Kind("unavailable", "Unavailable", 503)
-KINDS: Final = MappingProxyType(
+OVERLOADED: Final = Kind("overloaded", "Overloaded", 503)
+KINDS_BY_STATUS: Final = MappingProxyType(
     {
         kind.status: kind
         for kind in (
@@ -61,6 +63,7 @@ KINDS: Final = MappingProxyType(
             Kind("method-not-allowed", "Method Not Allowed", 405),
             CONFLICT,
             Kind("content-too-large", "Content Too Large", 413),
+            Kind("unsupported-media-type", "Unsupported Media Type", 415),
             Kind("expectation-failed", "Expectation Failed", 417),
             TOO_MANY_BAD_CODES,
             INTERNAL,
@@ -68,7 +71,9 @@ KINDS: Final = MappingProxyType(
         )
     }
 )
-"""All kinds, one for each status: a type is for ever, so no other is made from what a library raises."""
+"""What a status means that a library raises: a type is for ever, so no other is made of it."""
+KINDS: Final = (*KINDS_BY_STATUS.values(), OVERLOADED)
+"""All kinds."""
 
 
 class TooManyBadCodesError(ScanEngineError):
@@ -129,6 +134,9 @@ def problem_of(error: Exception) -> Problem:
         return a_problem(TOO_MANY_BAD_CODES, str(error))
     if isinstance(error, web.HTTPException):
         return _problem_of_http(error)
+    if isinstance(error, OverloadedError):
+        # The ledger has said so in the log, once for many; a line for each would take what is left of the time.
+        return a_problem(OVERLOADED, "more is asked than can be answered in time; this was not done: send it again")
     if isinstance(error, LedgerUnavailableError):
         logger.error("%sledger unavailable: %s", _request(), error)
         return a_problem(UNAVAILABLE, "not done; ask again")
@@ -138,7 +146,7 @@ def problem_of(error: Exception) -> Problem:
 
 
 def _problem_of_http(error: web.HTTPException) -> Problem:
-    kind = KINDS.get(error.status) or (BAD_REQUEST if error.status < 500 else INTERNAL)
+    kind = KINDS_BY_STATUS.get(error.status) or (BAD_REQUEST if error.status < 500 else INTERNAL)
     # Without a reason of ours it is the phrase of the status, which has changed between versions of Python.
     has_reason = error.reason and error.reason != HTTPStatus(error.status).phrase
     return a_problem(kind, error.reason if has_reason else kind.title)

@@ -59,7 +59,9 @@ class Route(NamedTuple):
     handler
         The first line of its docstring is the summary.
     body
-        Type of the JSON body that is expected; None for none.
+        Type of the body that is expected; None for none.
+    media : tuple of str
+        Content types that the body may have.
     query
         Structure of the query parameters; None for none.
     replies : tuple of Reply
@@ -76,6 +78,7 @@ class Route(NamedTuple):
     handler: Handler
     access: Access = Access.OPEN
     body: Any = None
+    media: tuple[str, ...] = ("application/json",)
     query: Any = None
     replies: tuple[Reply, ...] = ()
     problems: tuple[int, ...] = ()

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from http import HTTPStatus
-from typing import Annotated, Any, Final
+from typing import Final
 
 import msgspec
 from aiohttp import web
@@ -14,16 +13,15 @@ from scanengine.model import Answer
 from scanengine.program.scans import Scan, check_code
 from scanengine.server.fields import Code, Region, RoleName, User, Visit
 from scanengine.server.limits import count_guess
-from scanengine.server.problems import RETRY_AFTER_S, Problem, bad_request, problem_of, problem_response
+from scanengine.server.problems import RETRY_AFTER_S
 from scanengine.server.routes import IS_TRUSTED, METRICS, PROGRAM, Access, Reply, Route, read_small
 
-BATCH_SCANS_MAX: Final = 10_000
 SECRET_HEADERS: Final = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
 """Of replies whose URL holds a code: it is a bearer secret, and what is true of it changes with every scan."""
 
 
 class ScanBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Body of ``POST /v1/scans`` and entry of a batch."""
+    """Body of ``POST /v1/scans``, and entry of a batch of them."""
 
     code: Code
     user: User
@@ -53,30 +51,18 @@ class VerifyBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return "<VerifyBody>"
 
 
-class BatchBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Body of ``POST /v1/scans/batch``; entries are read one by one, so that a bad one fails in its place."""
-
-    scans: Annotated[list[msgspec.Raw], msgspec.Meta(extra_json_schema={"maxItems": BATCH_SCANS_MAX})]
-
-
-_ENTRY_REPLY: Final = {
-    "anyOf": [
-        {"$ref": "#/components/schemas/Answer"},
-        {"properties": {"problem": {"$ref": "#/components/schemas/Problem"}}, "required": ["problem"]},
-    ]
-}
-
-
-class BatchReply(msgspec.Struct, frozen=True):
-    """Answers to a batch, in the order of its entries; a bad entry has a problem in its place."""
-
-    results: Annotated[list[Any], msgspec.Meta(extra_json_schema={"items": _ENTRY_REPLY})]
-
-
 _scan_decoder: Final = msgspec.json.Decoder(ScanBody)
 _verify_decoder: Final = msgspec.json.Decoder(VerifyBody)
-_batch_decoder: Final = msgspec.json.Decoder(BatchBody)
 _encode: Final = msgspec.json.encode
+
+
+UNREADABLE: Final = (ScanEngineError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What :func:`read_scan` raises."""
+
+
+def read_scan(body: bytes) -> Scan:
+    """Return the scan of a JSON body; an error that says what is wrong with it otherwise."""
+    return _scan_decoder.decode(body).scan()
 
 
 def _reply(request: web.Request, answer: Answer) -> web.Response:
@@ -91,7 +77,7 @@ def _reply(request: web.Request, answer: Answer) -> web.Response:
 async def post_scan(request: web.Request) -> web.Response:
     """Claim: one scan of one person."""
     app = request.app
-    scan = _scan_decoder.decode(await read_small(request)).scan()
+    scan = read_scan(await read_small(request))
     metrics = app[METRICS]
     metrics.claims_in_progress += 1
     try:
@@ -100,51 +86,6 @@ async def post_scan(request: web.Request) -> web.Response:
         metrics.claims_in_progress -= 1
     metrics.count_scan(answer)
     return _reply(request, answer)
-
-
-def _read_entries(body: bytes) -> list[bytes]:
-    """Return the entries of a batch, each as JSON.
-
-    JavaScript writes half of a cut emoji as ``\\ud83c``, which is no text: it must fail in its place, alone.
-    """
-    try:
-        return [bytes(entry) for entry in _batch_decoder.decode(body).scans]
-    except msgspec.ValidationError:
-        raise
-    except msgspec.DecodeError as error:
-        try:
-            scans = json.loads(body)["scans"]
-        except (ValueError, TypeError, KeyError):
-            raise error from None
-        return [json.dumps(entry).encode() for entry in scans]
-
-
-async def post_scan_batch(request: web.Request) -> web.Response:
-    """Claim many scans; results in order, a bad entry as ``{"problem": …}`` in its place."""
-    entries = _read_entries(await request.read())
-    if len(entries) > BATCH_SCANS_MAX:
-        return problem_response(bad_request(f"expected at most {BATCH_SCANS_MAX} scans, found {len(entries)}", "scans"))
-    results: list[Answer | dict[str, Problem] | None] = []
-    scans = []
-    for entry in entries:
-        try:
-            scans.append(_scan_decoder.decode(entry).scan())
-            results.append(None)
-        except (ScanEngineError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            results.append({"problem": problem_of(error)})
-    metrics = request.app[METRICS]
-    metrics.claims_in_progress += len(scans)
-    try:
-        answers = iter(await request.app[PROGRAM].claim_many_async(scans))
-    finally:
-        metrics.claims_in_progress -= len(scans)
-    is_trusted = request.app[IS_TRUSTED]
-    for index, result in enumerate(results):
-        if result is None:
-            answer = next(answers)
-            metrics.count_scan(answer)
-            results[index] = answer if is_trusted else answer.public()
-    return web.Response(body=_encode({"results": results}), content_type="application/json")
 
 
 async def look(request: web.Request, text: str) -> web.Response:
@@ -179,15 +120,6 @@ ROUTES: Final = (
         Access.BACKEND,
         body=ScanBody,
         replies=(Reply(200, "What the code is, and what became of the claim", body=Answer), UNANSWERED),
-        problems=(503,),
-    ),
-    Route(
-        "POST",
-        "/v1/scans/batch",
-        post_scan_batch,
-        Access.BACKEND,
-        body=BatchBody,
-        replies=(Reply(200, "Answers in the order of the scans", body=BatchReply),),
         problems=(503,),
     ),
     Route("POST", "/v1/verify", post_verify, Access.BACKEND, body=VerifyBody, replies=(ANSWERED,)),

@@ -64,7 +64,7 @@
         // Without head and style, which may be those of a newer theme that this page's policy does not allow.
         var main = /<main>[\s\S]*<\/main>/.exec(text);
         var fresh = new DOMParser().parseFromString(main ? main[0] : "", "text/html").getElementById("prize");
-        if (fresh && fresh.getAttribute("data-state") !== "pending") show(fresh);
+        if (fresh && reply.status < 500) show(fresh);
         else if (fresh || reply.status === 429 || reply.status >= 500) again(form, tries, "waiting");
         else giveUp(form);
       });
