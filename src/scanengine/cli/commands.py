@@ -21,6 +21,7 @@ from scanengine.cli.checks import audit, tables
 from scanengine.cli.demo import demo
 from scanengine.cli.events import events
 from scanengine.cli.ledgers import ledger
+from scanengine.cli.load import load
 from scanengine.cli.proofs import proof, qr
 from scanengine.cli.scans import claim, verify
 from scanengine.cli.scenes import scenes
@@ -48,7 +49,7 @@ def cli(context: click.Context, folder: str) -> None:
     context.obj = Context(folder)
 
 
-for command in (init, batch, scenes, campaign, verify, claim, why, serve, ledger, events, audit, tables, demo):
+for command in (init, batch, scenes, campaign, verify, claim, why, serve, ledger, events, audit, tables, load, demo):
     cli.add_command(command)
 for command in (qr, proof):
     batch.add_command(command)
