@@ -16,7 +16,8 @@ from scanengine.model import Status
 from scanengine.program import importing, publishing
 from scanengine.program.moving import no_progress
 
-CODES = 1_000_000
+CODES = harness.short(1_000_000, 20_000)
+SEGMENTS = CODES // 10
 LETTERS = np.frombuffer(b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ$%*+-./:", np.uint8)
 PREFIX = np.frombuffer(b"P.URL.CN/0", np.uint8)
 
@@ -64,14 +65,14 @@ def bench_import(benchmark: Any, tmp_path: Path, width: int) -> None:
 
 @pytest.mark.parametrize("width", [9, 28])
 def bench_look_up(benchmark: Any, tmp_path: Path, width: int) -> None:
-    workspace, keyring = inputs.shop(tmp_path / "shop", CODES, 100_000)
+    workspace, keyring = inputs.shop(tmp_path / "shop", CODES, SEGMENTS)
     rows = texts(width, CODES, 1)
     importing.import_batch(workspace, keyring, "imported", io.BytesIO(lines(rows)), progress=no_progress)
     change = publishing.SceneChange(publishing.SegmentState.ACTIVE, publishing.Scene(3), "bench")
     # The same segments as the generated codes have, so that only the look-up of the code differs.
-    starts = np.arange(0, CODES, CODES // 100_000, dtype=np.uint64)
+    starts = np.arange(0, CODES, CODES // SEGMENTS, dtype=np.uint64)
     publishing.assign_scenes(workspace, "imported", np.array([(0, CODES)], np.uint64), change)
-    every_other = np.column_stack((starts[::2], starts[::2] + np.uint64(CODES // 100_000)))
+    every_other = np.column_stack((starts[::2], starts[::2] + np.uint64(CODES // SEGMENTS)))
     publishing.assign_scenes(workspace, "imported", every_other, publishing.SceneChange(lot="A"))
     program = scanengine.open(workspace.folder, ledger=None)
     table = program.snapshot.batch("cola").codes

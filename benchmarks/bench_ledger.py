@@ -18,14 +18,16 @@ import pytest
 import harness
 
 SCRIPT = Path(__file__).with_name("ledger_claims.py")
-SAMPLES = 3
+SAMPLES = harness.short(3, 1)
+CLAIMS = harness.short(300_000, 5_000)
 
 
 @pytest.mark.parametrize("earlier", [0, 5_000_000])
 def bench_ledger_claims(benchmark: Any, tmp_path: Path, earlier: int) -> None:
     found = []
     for sample in range(SAMPLES):
-        command = [sys.executable, str(SCRIPT), "--earlier", str(earlier), "--folder", str(tmp_path)]
+        command = [sys.executable, str(SCRIPT), "--earlier", str(harness.short(earlier, earlier // 100))]
+        command += ["--claims", str(CLAIMS), "--folder", str(tmp_path)]
         command += ["--keep", str(tmp_path / "filled.sqlite")]
         if sample < SAMPLES - 1:
             command.append("--no-audit")

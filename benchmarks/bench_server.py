@@ -1,134 +1,142 @@
-"""``POST /v1/scans`` over a real socket against a bare aiohttp hello that answers the same number of bytes.
+"""``POST /v1/scans`` over a real socket, full claims, beside servers that do less and services that do it otherwise.
 
-Server and client are processes of their own on the same machine, and so is the Redis. Every request is a code never
-claimed before, in random order, of 300,000 people; every reply is checked after the clock. Three ledgers take turns
-with the hello in one run: SQLite (WAL, synchronous=FULL), Redis with appendfsync everysec, and with appendfsync always.
+Every request is a code never claimed before, in random order, of 300,000 people; ``rates.py`` says how it is asked and
+what is checked. Every server has one process, its generator another, and so has its Redis; all take turns in one run:
+
+| ours                                | beside it                                                                    |
+| ----------------------------------- | ---------------------------------------------------------------------------- |
+| ``sqlite``: SQLite, WAL, FULL       | ``hello``: bare aiohttp, body read, as many bytes answered; ``hello_get``    |
+| ``everysec``: appendfsync everysec  | ``low_level``: aiohttp's ``web.Server``                                      |
+| ``strict``: appendfsync always      | ``one_fcall``: our core and function, one call a request (everysec)          |
+| ``everysec_slow``: hot path off     | ``fastapi``: FastAPI + redis-py as commonly written (everysec)               |
+|                                     | ``protocol``: a bare uvloop protocol; ``nginx``: ``return 200``, where found |
+
+    BENCH_PEERS=hello,one_fcall         these peers only
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
-import statistics
-import subprocess
-import sys
-from collections.abc import Iterator
+import importlib.util
+import os
+import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import redis
 
 import harness
 import inputs
+from peers.fastapi_redis import tag
+from rates import GENERATOR, Asked, Records, look_records, scan_records
 from redis_server import redis_server
-from scanengine.keys import Keyring
+from servers import audited, peer, serve, settle
 
-HERE = Path(__file__).parent
-CONNECTIONS = 64
-REQUESTS = 60_000
-ROUNDS = 3
+SECONDS = harness.short(3, 1)
+ROUNDS = harness.short(5, 1)
+CLAIMS_PER_S_MAX = 90_000
+"""More than any server here makes: so many codes are made ready."""
+COUNT = CLAIMS_PER_S_MAX * (SECONDS * ROUNDS + 1)
+FASTAPI_PER_S_MAX = 12_000
 PEOPLE = 300_000
-LEDGERS = ("sqlite", "everysec", "strict")
-"""SQLite, and Redis by its durability."""
+BODY_BYTES = 360
+"""Of a reply of ours."""
+LEDGERS = {
+    "sqlite": "",
+    "everysec": "everysec",
+    "strict": "strict",
+    "everysec_slow": "everysec",
+    "one_fcall": "everysec",
+}
+"""Who claims in a ledger of ours, by the durability of its Redis."""
+HELLOS = {
+    "hello": "aiohttp_hello",
+    "hello_get": "aiohttp_hello",
+    "low_level": "aiohttp_low_level",
+    "protocol": "uvloop_protocol",
+    "nginx": "nginx",
+}
+PEERS = ("hello", "hello_get", "low_level", "protocol", "nginx", "one_fcall", "fastapi")
 
 
-@contextlib.contextmanager
-def process(*command: str) -> Iterator[int]:
-    """Start a server that prints its port in its first line; stop it at the end."""
-    server = subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, text=True)
-    assert server.stdout is not None
-    try:
-        line = server.stdout.readline()
-        yield int(line.split(" (")[0].rpartition(":")[2])
-    finally:
-        server.terminate()
-        server.wait(30)
-        server.stdout.close()
+def wanted_peers() -> list[str]:
+    """Return the peers to measure: those asked for, or all that can be run here; the hello always."""
+    asked = os.environ.get("BENCH_PEERS")
+    if asked:
+        names = [name.strip() for name in asked.split(",")]
+        unknown = set(names) - set(PEERS)
+        assert not unknown, f"BENCH_PEERS: {', '.join(sorted(unknown))} is none of {', '.join(PEERS)}"
+        return ["hello", *(name for name in names if name != "hello")]
+    missing = set() if shutil.which("nginx") else {"nginx"}
+    if not (importlib.util.find_spec("fastapi") and importlib.util.find_spec("uvicorn")):
+        missing.add("fastapi")
+    return [name for name in PEERS if name not in missing]
 
 
-def request_lines(codes: np.ndarray, people: np.ndarray) -> list[str]:
-    lines = []
-    for code, person in zip(codes, people, strict=True):
-        body = json.dumps({"code": code.tobytes().decode(), "user": f"wx:{person}"}).encode()
-        head = f"POST /v1/scans HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n".encode()
-        lines.append((head + body).hex() + "\n")
-    return lines
-
-
-def load(port: int, requests: Path, replies: Path) -> dict[str, float]:
-    done = subprocess.run(
-        [sys.executable, str(HERE / "load_client.py"), str(port), str(requests), str(replies), str(CONNECTIONS)],
-        check=True, capture_output=True, text=True,
-    )  # fmt: skip
-    found: dict[str, float] = json.loads(done.stdout)
-    return found
-
-
-def write_requests(folder: Path, keyring: Keyring) -> list[Path]:
-    """Write the requests of each round to a file of its own."""
-    codes = inputs.shuffled(keyring.code_keys.encode_many(1, 0, REQUESTS * ROUNDS), 11)
-    people = np.random.default_rng(12).integers(0, PEOPLE, len(codes))
-    files = []
-    for round_number in range(ROUNDS):
-        part = slice(round_number * REQUESTS, (round_number + 1) * REQUESTS)
-        files.append(folder / f"requests-{round_number}")
-        files[-1].write_text("".join(request_lines(codes[part], people[part])))
-    return files
-
-
-def claim_ids(replies: Path) -> list[str]:
-    """Check every reply and return the ids of the claims."""
-    found = []
-    for line in replies.read_text().splitlines():
-        head, _, body = bytes.fromhex(line).partition(b"\r\n\r\n")
-        answer = json.loads(body)
-        assert head.startswith(b"HTTP/1.1 200 ")
-        assert answer["claim"]["status"] in ("awarded", "no_prize")
-        assert not answer["claim"]["replayed"]
-        assert answer["scan"]["count"] == 1
-        found.append(answer["claim"]["id"])
-    return found
-
-
-def audited(folder: Path) -> int:
-    """Return how many claims the audit counts; it must find nothing wrong."""
-    command = [sys.executable, "-m", "scanengine", "-w", str(folder), "audit", "--json"]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    claims: int = json.loads(done.stdout)["claims"]
-    return claims
+def fastapi_records(path: Path, people: np.ndarray) -> Records:
+    """Prepare scans of codes that the FastAPI service has signed."""
+    numbers = np.random.default_rng(13).permutation(len(people))
+    serials = [f"{number:010}" for number in numbers.tolist()]
+    codes = np.frombuffer("".join(serial + tag(serial) for serial in serials).encode(), np.uint8).reshape(-1, 20)
+    return Records.write(path, scan_records(codes, people))
 
 
 def bench_post_scans(benchmark: Any, tmp_path: Path) -> None:
-    figures: dict[str, list[dict[str, float]]] = {name: [] for name in (*LEDGERS, "hello")}
-    seen: dict[str, set[str]] = {name: set() for name in LEDGERS}
-    with contextlib.ExitStack() as stack:
-        files: dict[str, list[Path]] = {}
-        ports = {"hello": stack.enter_context(process(str(HERE / "bare_hello.py"), "340"))}
-        for name in LEDGERS:
-            folder = tmp_path / name
-            _, keyring = inputs.shop(folder / "shop", REQUESTS * ROUNDS)
-            files[name] = write_requests(folder, keyring)
-            if name != "sqlite":
-                url = stack.enter_context(redis_server(folder / "redis", name))
-                settings = folder / "shop" / "scanengine.toml"
-                settings.write_text(
-                    settings.read_text().replace("[ledger]", f'[ledger]\nurl = "{url}"\ndurability = "{name}"')
-                )
-            command = ("-m", "scanengine", "-w", str(folder / "shop"), "serve", "--port", "0")
-            ports[name] = stack.enter_context(process(*command))
-        for round_number in range(ROUNDS):
-            for name in LEDGERS:
-                replies = tmp_path / "replies"
-                figures[name].append(load(ports[name], files[name][round_number], replies))
-                seen[name].update(claim_ids(replies))
-                figures["hello"].append(load(ports["hello"], files[name][round_number], replies))
-        for name in LEDGERS:
-            assert len(seen[name]) == REQUESTS * ROUNDS
-            assert audited(tmp_path / name / "shop") == REQUESTS * ROUNDS
-    rate = {name: statistics.median(REQUESTS / row["seconds"] for row in rows) for name, rows in figures.items()}
-    p99 = {name: statistics.median(row["p99_ms"] for row in rows) for name, rows in figures.items()}
     benchmark.pedantic(lambda: None, rounds=1)
-    shown = {}
-    for name in figures:
-        shown |= {f"{name}_per_s": rate[name], f"{name}_p99_ms": p99[name], f"{name}_ratio": rate[name] / rate["hello"]}
+    _, keyring = inputs.shop(tmp_path / "shop", COUNT)
+    codes = inputs.shuffled(keyring.code_keys.encode_many(1, 0, COUNT), 11)
+    people = np.random.default_rng(12).integers(0, PEOPLE, COUNT)
+    scans = Records.write(tmp_path / "scans", scan_records(codes, people))
+    gets = Records.write(tmp_path / "gets", look_records("/hello/", codes))
+    peers = wanted_peers()
+    ours = [name for name in LEDGERS if name != "one_fcall" or name in peers]
+    asked: dict[str, Asked] = {}
+    with contextlib.ExitStack() as stack:
+        for name in ours:
+            folder = tmp_path / name
+            # The same codes and keys for all; each has a ledger of its own.
+            shutil.copytree(tmp_path / "shop", folder / "shop")
+            url = stack.enter_context(redis_server(folder / "redis", LEDGERS[name])) if LEDGERS[name] else None
+            settle(folder / "shop", url=url, durability=LEDGERS[name], hot_path=not name.endswith("_slow"))
+            server = peer(name, str(folder / "shop")) if name == "one_fcall" else serve(folder / "shop")
+            asked[name] = Asked(name, stack.enter_context(server), scans)
+        if "fastapi" in peers:
+            fastapi_url = stack.enter_context(redis_server(tmp_path / "fastapi", "everysec"))
+            count = FASTAPI_PER_S_MAX * (SECONDS * ROUNDS + 1)
+            asked["fastapi"] = Asked(
+                "fastapi",
+                stack.enter_context(peer("fastapi_redis", fastapi_url)),
+                fastapi_records(tmp_path / "fastapi-scans", people[:count]),
+            )
+        for name, script in HELLOS.items():
+            if name in peers:
+                port = stack.enter_context(peer(script, str(BODY_BYTES)))
+                asked[name] = Asked(name, port, gets if name.endswith("_get") else scans, are_new=False)
+        for server in asked.values():
+            server.run(1, is_warm_up=True)
+        for _ in range(ROUNDS):
+            for name, server in asked.items():
+                server.run(SECONDS)
+                if name in ours:
+                    server.check_answers()
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            audits = pool.map(audited, [tmp_path / name / "shop" for name in ours])
+            for name, claims in zip(ours, audits, strict=True):
+                asked[name].check_total(claims)
+        if "fastapi" in peers:
+            with redis.Redis.from_url(fastapi_url) as client:
+                asked["fastapi"].check_total(int(client.xlen("events")))
+    found = {name: server.figures() for name, server in asked.items()}
+    shown: dict[str, Any] = {"generator": GENERATOR, "people": PEOPLE, "rounds": ROUNDS, "seconds_a_round": SECONDS}
+    for name, figures in found.items():
+        shown |= {f"{name}_{key}": value for key, value in figures.items()}
+        shown[f"{name}_ratio"] = figures["per_s"] / found["hello"]["per_s"]
+        if asked[name].are_new:
+            shown[f"{name}_claims"] = asked[name].replies
+    if "one_fcall" in found:
+        for name in ("sqlite", "everysec", "strict", "everysec_slow"):
+            shown[f"{name}_fcall_ratio"] = found[name]["per_s"] / found["one_fcall"]["per_s"]
+    shown["hot_path_gain"] = found["everysec"]["per_s"] / found["everysec_slow"]["per_s"]
     harness.report(benchmark, **shown)

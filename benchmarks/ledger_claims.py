@@ -50,17 +50,14 @@ def user_hash(users: np.ndarray) -> np.ndarray:
     return users.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
 
 
-def fill(path: Path, count: int, generator: np.random.Generator) -> None:
-    """Write ``count`` claims of items 0 to ``count`` - 1, one in ten awarded, spread over ten days."""
-    connection = schema.open_owned(path, "benchmark")
-    connection.execute("PRAGMA synchronous = OFF")
-    connection.execute("INSERT INTO campaigns VALUES (1, 'spring')")
-    schema.write_meta(connection, "generation", 1)
+def claim_records(items: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Return claims of items in their order, one in ten awarded, spread over ten days; and who made each."""
+    count = len(items)
     records = np.zeros(count, CLAIM_DTYPE)
     users = generator.integers(0, USERS, count)
     days = np.arange(count) * 10 // max(count, 1)
     is_awarded = np.arange(count) % 10 == 0
-    records["item"] = generator.permutation(count)
+    records["item"] = items
     records["user_hash"] = user_hash(users)
     records["visit_hash"] = generator.integers(0, 1 << 63, count)
     records["at_ms"] = NOW_MS - count + np.arange(count)
@@ -71,15 +68,30 @@ def fill(path: Path, count: int, generator: np.random.Generator) -> None:
     records["person_total"] = count_up(users)
     records["person_day"] = count_up(users * 16 + days)
     records["drawn"] = records["prize"] = np.where(is_awarded, 0, -1)
-    for start in range(0, count, CHUNK):
-        write_chunk(connection, start, records[start : start + CHUNK], users[start : start + CHUNK])
-    rows: list[tuple[int, int, int, int, int]] = []
+    return records, users
+
+
+def counters_of(records: np.ndarray) -> list[tuple[int, int, int, int]]:
+    """Return kind, prize, local date and value of all counters that such claims make."""
+    rows = []
     for date in [0, *range(DATE - 9, DATE + 1)]:
         chosen = records if not date else records[records["local_date"] == date]
         awards = int((chosen["prize"] == 0).sum())
-        rows += [(1, schema.COUNT_CLAIMS, 0, date, len(chosen)), (1, schema.COUNT_AWARDS, 0, date, awards)]
-        rows += [(1, schema.COUNT_MONEY, 0, date, awards * 100)]
-    connection.executemany("INSERT INTO counters VALUES (?, ?, ?, ?, ?)", [row for row in rows if row[-1]])
+        rows += [(schema.COUNT_CLAIMS, 0, date, len(chosen)), (schema.COUNT_AWARDS, 0, date, awards)]
+        rows += [(schema.COUNT_MONEY, 0, date, awards * 100)]
+    return [row for row in rows if row[-1]]
+
+
+def fill(path: Path, count: int, generator: np.random.Generator) -> None:
+    """Write ``count`` claims of items 0 to ``count`` - 1 and their events."""
+    connection = schema.open_owned(path, "benchmark")
+    connection.execute("PRAGMA synchronous = OFF")
+    connection.execute("INSERT INTO campaigns VALUES (1, 'spring')")
+    schema.write_meta(connection, "generation", 1)
+    records, users = claim_records(generator.permutation(count), generator)
+    for start in range(0, count, CHUNK):
+        write_chunk(connection, start, records[start : start + CHUNK], users[start : start + CHUNK])
+    connection.executemany("INSERT INTO counters VALUES (1, ?, ?, ?, ?)", counters_of(records))
     connection.close()
 
 

@@ -1,19 +1,19 @@
-"""Turns measured figures into the tables of the two READMEs, so that no figure there is typed by hand.
+"""Turns kept figures into pages: README tables, ``docs/benchmarks.md``, ``scaling.md``. No figure is typed by hand.
 
-python benchmarks/tables.py            write the tables from benchmarks/results/DATE.json, of each benchmark the newest
+python benchmarks/tables.py            write the pages from benchmarks/results/DATE.json, of each benchmark the newest
 python benchmarks/tables.py --take     first keep benchmarks/results/latest.json, of `make bench`, as today's figures
 """
 
 from __future__ import annotations
 
-import json
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "benchmarks" / "results"
+import scaling
+from page import pages_of_docs
+from results import ROOT, kept_figures, kept_runs, take
+
 BEGIN, END = "<!-- speed:begin -->\n", "<!-- speed:end -->"
 READMES = {"README.md": 0, "README.zh-CN.md": 1}
 HEADS = ("| what | measured | beside it, in the same run |", "| 项目 | 实测 | 同一次运行的对照 |")
@@ -123,6 +123,21 @@ ROWS = (
         ),
     ),
     (
+        "bench_post_scans",
+        (
+            "the same, Redis `everysec`, beside services that ask Redis once a request",
+            "同上，Redis `everysec`，对照每个请求调用一次 Redis 的服务",
+        ),
+        (
+            "{everysec_fcall_ratio:.1f} × our own function called so ({one_fcall_per_s:,.0f}/s)",
+            "是如此调用我们自己函数的 {everysec_fcall_ratio:.1f} 倍（{one_fcall_per_s:,.0f}/s）",
+        ),
+        (
+            "FastAPI + redis-py: {fastapi_per_s:,.0f}/s; without the hot path: {everysec_slow_per_s:,.0f}/s",
+            "FastAPI + redis-py：{fastapi_per_s:,.0f}/s；关闭热路径：{everysec_slow_per_s:,.0f}/s",
+        ),
+    ),
+    (
         "bench_get_routes",
         (
             "`GET /v1/codes/CODE`, one process, 64 connections, SQLite",
@@ -169,19 +184,14 @@ ROWS = (
 )
 
 
-def kept_figures() -> dict[str, Any]:
-    """Return the newest kept figures of each benchmark."""
-    figures: dict[str, Any] = {}
-    for path in sorted(RESULTS.glob("20*.json")):
-        figures |= json.loads(path.read_text())["figures"]
-    return figures
-
-
 def table(figures: dict[str, Any], language: int) -> str:
-    """Return the table of one language (0 English, 1 Chinese)."""
+    """Return the table of one language (0 English, 1 Chinese); what was not measured is left out."""
     lines = [HEADS[language], "| --- | --- | --- |"]
     for name, *cells in ROWS:
-        shown = [cell[language].format(**figures[name]) for cell in cells]
+        try:
+            shown = [cell[language].format(**figures[name]) for cell in cells]
+        except KeyError:
+            continue
         lines.append("| " + " | ".join(shown) + " |")
     return "\n".join(lines) + "\n"
 
@@ -192,30 +202,18 @@ def with_table(text: str, figures: dict[str, Any], language: int) -> str:
     return text[:start] + table(figures, language) + text[end:]
 
 
-def take() -> None:
-    """Keep what `make bench` wrote last beside the day's other figures, without what would name user or folders."""
-    found = json.loads((RESULTS / "latest.json").read_text())
-    machine = found["machine_info"]
-    kept = {
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": f"{machine['cpu'].get('brand_raw', 'unknown')}, {machine['cpu'].get('count', '?')} cores, "
-        f"{machine['system']}, {machine['python_implementation']} {machine['python_version']}",
-        "command": "make bench",
-        "figures": {row["name"]: row["extra_info"] for row in found["benchmarks"]},
-    }
-    path = RESULTS / f"{kept['date']}.json"
-    if path.exists():
-        kept["figures"] = json.loads(path.read_text())["figures"] | kept["figures"]
-    path.write_text(json.dumps(kept, indent=1) + "\n")
+def pages() -> dict[Path, str]:
+    """Return what each page and picture should hold."""
+    figures = kept_figures()
+    made = {ROOT / name: with_table((ROOT / name).read_text("utf-8"), figures, n) for name, n in READMES.items()}
+    return made | pages_of_docs(kept_runs()) | scaling.pages(kept_runs())
 
 
 def main() -> None:
     if "--take" in sys.argv[1:]:
-        take()
-    figures = kept_figures()
-    for name, language in READMES.items():
-        path = ROOT / name
-        path.write_text(with_table(path.read_text("utf-8"), figures, language), "utf-8")
+        print(f"kept in {take().relative_to(ROOT)}")
+    for path, text in pages().items():
+        path.write_text(text, "utf-8")
 
 
 if __name__ == "__main__":

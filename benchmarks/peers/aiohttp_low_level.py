@@ -1,6 +1,6 @@
-"""The yardstick: aiohttp's own ``web.Application`` on uvloop, one process; reads the body, answers a fixed length.
+"""The same as ``aiohttp_hello.py`` without routes, middlewares or an application: aiohttp's low-level ``web.Server``.
 
-python bare_hello.py BYTES
+python aiohttp_low_level.py BYTES
 """
 
 from __future__ import annotations
@@ -13,14 +13,11 @@ from aiohttp import web
 
 
 async def serve(body: bytes) -> None:
-    async def hello(request: web.Request) -> web.Response:
+    async def hello(request: web.BaseRequest) -> web.Response:
         await request.read()
         return web.Response(body=body, content_type="application/json")
 
-    app = web.Application()
-    app.router.add_post("/v1/scans", hello)
-    app.router.add_get("/hello", hello)
-    runner = web.AppRunner(app, access_log=None)
+    runner = web.ServerRunner(web.Server(hello, access_log=None))
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0, backlog=1024).start()
     print(runner.addresses[0][1], flush=True)
