@@ -19,15 +19,16 @@ demo: $(VENV)/installed
 test: lint browser
 	$(BIN)/python -m pytest -p no:benchmark -n $(JOBS) --dist worksteal --cov --cov-report=term
 
-# The consumer's page is tested in a real browser; as root it is installed, others are told what to install.
+# Pages are tested in a real browser and pictures with letters; as root both are installed, others are told what to install.
 browser:
 	@for name in "$$CHROMIUM" chromium chromium-browser google-chrome google-chrome-stable; do \
-		command -v "$$name" >/dev/null && exit 0; \
+		command -v "$$name" >/dev/null && fc-list :lang=zh 2>/dev/null | grep -q . && exit 0; \
 	done; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-		apt-get update -qq && apt-get install -y -qq chromium; \
+		apt-get update -qq && apt-get install -y -qq chromium fontconfig fonts-dejavu-core fonts-noto-cjk; \
 	else \
-		echo "The tests need Chromium: install the package chromium, or set CHROMIUM to the path of a browser." >&2; exit 1; \
+		echo "The tests need Chromium and a Chinese font: install the packages chromium, fontconfig and fonts-noto-cjk," >&2; \
+		echo "or set CHROMIUM to the path of a browser." >&2; exit 1; \
 	fi
 
 lint: $(VENV)/tools
@@ -36,9 +37,11 @@ lint: $(VENV)/tools
 	$(BIN)/mypy
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cython-lint src
 
+# BENCH_SHORT=1 only tries whether the benchmarks run; otherwise the figures are kept, and pages are made of them.
 bench: $(VENV)/tools
 	mkdir -p benchmarks/results
 	$(BIN)/python -m pytest $(BENCH) -o python_files="bench_*.py" -o python_functions="bench_*" -o filterwarnings=default --benchmark-only --benchmark-sort=name --benchmark-columns=median,iqr,rounds --benchmark-json=benchmarks/results/latest.json -s
+	[ "$${BENCH_SHORT:-0}" != 0 ] || $(BIN)/python benchmarks/tables.py --take
 
 clean:
 	rm -rf build $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
@@ -53,5 +56,5 @@ $(VENV)/installed: pyproject.toml setup.py $(NATIVE)
 $(VENV)/tools: pyproject.toml setup.py $(NATIVE)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[all,test,lint]'
+	$(BIN)/python -m pip install --quiet --editable '.[all,test,lint,bench]'
 	touch $(VENV)/installed $@

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import json
 import os
@@ -26,6 +25,7 @@ from serving import BOTH, CASH_FOR_ALL, EVERYONE, PLACES, TRADE_ONLY, WAIT_S, Ma
 ROOT = Path(__file__).parents[1]
 README, README_ZH = ROOT / "README.md", ROOT / "README.zh-CN.md"
 DOCS = sorted((ROOT / "docs").glob("*.md"))
+HTTP_PAGES = [ROOT / "docs" / name for name in ("http.md", "batches.md")]
 PAGES = [README, README_ZH, ROOT / "CHANGELOG.md", *DOCS]
 ANY = "…"
 """Stands in an expected reply for whatever there is."""
@@ -112,7 +112,7 @@ def test_the_campaign_files_of_the_documents_are_valid() -> None:
 
 
 def a_documented_market(folder: Path) -> Market:
-    """Make the workspace that the examples of ``docs/http.md`` speak of."""
+    """Make the workspace that the examples of the pages on HTTP speak of."""
     workspace = create_workspace(folder)
     workspace.keys_path.write_text(KEYS.partition("[[tokens]]")[0])
     shop = Shop(workspace, load_keyring(workspace.keys_path))
@@ -127,14 +127,14 @@ def a_documented_market(folder: Path) -> Market:
 
 
 def documented_codes(market: Market) -> dict[str, str]:
-    names = set(re.findall(r"\{\{(\w+)\}\}", (ROOT / "docs" / "http.md").read_text("utf-8")))
+    names = {name for page in HTTP_PAGES for name in re.findall(r"\{\{(\w+)\}\}", page.read_text("utf-8"))}
     made = {"forged": market.forged, "mistyped": market.mistyped, "unknown": lambda _: market.unknown()}
     return {name: made[name](market.take("cash")) if name in made else market.take(name) for name in names}
 
 
-def examples() -> list[tuple[str, int, str]]:
+def examples(page: Path) -> list[tuple[str, int, str]]:
     """Return request, status and reply of each example, in the order of the page."""
-    found = blocks(ROOT / "docs" / "http.md")
+    found = blocks(page)
     pairs = [(ask, reply) for ask, reply in itertools.pairwise(found) if ask.language == "http"]
     assert all(reply.language == "json" for _, reply in pairs)
     assert sum(block.language == "json" for block in found) == len(pairs)
@@ -169,7 +169,7 @@ def test_every_http_example_is_answered_as_documented(tmp_path: Path) -> None:
     codes = documented_codes(market)
     wrong = []
     with serving(market.folder) as served, served.client() as client:
-        for request, status, expected in examples():
+        for request, status, expected in itertools.chain(*map(examples, HTTP_PAGES)):
             for name, code in codes.items():
                 request, expected = (text.replace(f"{{{{{name}}}}}", code) for text in (request, expected))  # noqa: PLW2901
             head, _, body = request.partition("\n\n")
@@ -265,16 +265,3 @@ def _anchors(path: Path) -> set[str]:
     """Return the anchors of a page's headings: lower case, punctuation dropped, spaces as hyphens."""
     headings = re.findall(r"^#+ (.+)$", path.read_text("utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
-
-
-@pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md"])
-def test_the_speed_tables_are_those_of_the_kept_figures(name: str) -> None:
-    """Goal: no figure is typed by hand. Method: the table made anew from the results changes nothing."""
-    spec = importlib.util.spec_from_file_location("tables", ROOT / "benchmarks" / "tables.py")
-    assert spec is not None
-    assert spec.loader is not None
-    tables = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tables)
-    text = (ROOT / name).read_text("utf-8")
-    assert text == tables.with_table(text, tables.kept_figures(), tables.READMES[name])
-    assert {path.name for path in tables.RESULTS.glob("20*.json")} <= set(re.findall(r"[\d-]+\.json", text))
