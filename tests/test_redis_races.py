@@ -130,7 +130,8 @@ def test_scans_from_many_callers_are_counted_exactly(
 async def test_tasks_of_one_loop_race_over_two_ledgers(
     redis_server: RedisServer, open_redis: RedisOpener, program_id: str
 ) -> None:
-    ledgers = [open_redis(redis_server.url()), open_redis(redis_server.url())]
+    # More than a batch waits at once, and is let in however slow the machine.
+    ledgers = [open_redis(redis_server.url(), timeout_s=60.0) for _ in range(2)]
     receipts = await asyncio.gather(
         *(ledgers[n % 2].claim_async(a_claim(n // 3, f"user-{n % 3}", terms=PURSE)) for n in range(3 * ITEMS))
     )
