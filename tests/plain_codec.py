@@ -24,7 +24,7 @@ from scanengine.ledger.redis.keys import BUCKET_MASK, Keys
 from scanengine.model import NO_PRIZE, NO_RULE, ClaimRequest, ClaimStatus, ObserveRequest, Receipt, Role, ScanFacts
 
 LOOK, CLAIM, SEEN = 0, 1, 11
-REQUEST = Struct("<BBBBHHIIQhhIQQ")
+REQUEST = Struct("<BBBBHHIIQhhQQI")
 ANSWER = Struct("<BQQIIB")
 GENERATION = Struct("<I")
 
@@ -43,7 +43,7 @@ class Encoder:
     ) -> list[bytes | str | int]:
         names = self.keys
         items: list[bytes] = []
-        packed: list[bytes] = []
+        packed: list[tuple[bytes, bytes]] = []
         learnt: dict[int, tuple[PreparedTerms, set[int]]] = {}
         people: dict[bytes, int] = {}
         for request in requests:
@@ -57,7 +57,8 @@ class Encoder:
         counts = _encode([None] * len(terms)).removesuffix(b"\xc0" * len(terms)) + b"".join(encoded)
         keys = [names.meta, names.readers, names.outbox, *(known.key for known in terms), *people, *items]
         counts += _encode(len(people)) + _encode(len(packed))
-        return ["FCALL", "scan_v1_claim", len(keys), *keys, epoch, *self.options, counts, b"".join(packed)]
+        return ["FCALL", "scan_v1_claim", len(keys), *keys, epoch, *self.options, counts,
+                b"".join(request for request, _ in packed), b"".join(said for _, said in packed)]  # fmt: skip
 
     def claim(
         self,
@@ -65,7 +66,7 @@ class Encoder:
         numbers: Mapping[str, int],
         learnt: dict[int, tuple[PreparedTerms, set[int]]],
         people: dict[bytes, int],
-    ) -> bytes:
+    ) -> tuple[bytes, bytes]:
         rule, drawn = NO_RULE, NO_PRIZE
         if request.offers:
             rule, drawn = request.offers[0].rule, request.offers[0].drawn
@@ -88,16 +89,16 @@ class Encoder:
         ))  # fmt: skip
         return REQUEST.pack(
             CLAIM, request.item & BUCKET_MASK, request.party, request.counts_scan, index, person, request.generation,
-            date, request.now_ms, rule, drawn, len(said), request.user_hash, request.visit_hash,
-        ) + said  # fmt: skip
+            date, request.now_ms, rule, drawn, request.user_hash, request.visit_hash, len(said),
+        ), said  # fmt: skip
 
 
-def look(request: ObserveRequest) -> bytes:
+def look(request: ObserveRequest) -> tuple[bytes, bytes]:
     said = pack_said(("", request.item, "", "", "", "", 0, None, 0, ""))
     return REQUEST.pack(
         LOOK, request.item & BUCKET_MASK, 0, request.counts_scan, 0, 0, 0, 0, request.now_ms, NO_RULE, NO_PRIZE,
-        len(said), 0, request.visit_hash,
-    ) + said  # fmt: skip
+        0, request.visit_hash, len(said),
+    ), said  # fmt: skip
 
 
 def check_claims(requests: Iterable[ClaimRequest]) -> None:

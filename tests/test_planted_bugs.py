@@ -76,11 +76,11 @@ def test_a_retry_that_draws_again_is_found(
 @pytest.mark.parametrize(
     ("old", "new", "finds"),
     [
-        ("if count_of(campaign, awards) >= most", "if count_of(campaign, awards) > most", "is over a limit"),
-        ("if count_of(campaign, awards) >= most", "if count_of(campaign, awards) + 1 >= most", "was left"),
-        ("awards .. today) >= per_day", "awards .. today) > per_day", "is over a limit"),
+        ("AWARDS[number]) >= most", "AWARDS[number]) > most", "is over a limit"),
+        ("AWARDS[number]) >= most", "AWARDS[number]) + 1 >= most", "was left"),
+        ("awards_of(day, number)) >= per_day", "awards_of(day, number)) > per_day", "is over a limit"),
         ("count_of(campaign, 'money') + money > most", "count_of(campaign, 'money') > most", "is over a limit"),
-        ("'money' .. today) + money > budget_per_day", "'money' .. today) > budget_per_day", "is over a limit"),
+        ("day.money) + money > budget_per_day", "day.money) > budget_per_day", "is over a limit"),
         ("person.total >= terms[4]", "person.total > terms[4]", "is over per_user"),
         ("person.day or 0) >= terms[5]", "person.day or 0) > terms[5]", "is over per_user_per_day"),
     ],
@@ -135,7 +135,7 @@ def guessed(request: ClaimRequest | ObserveRequest, status: ClaimStatus) -> Rece
     [
         ("if number > 0 or not counts then", "if not counts then", "scans"),
         ("string.match(held, '^%d+ (%S+) ') == nonce and 1 or 0", "1", "was applied"),
-        ("'XADD', outbox_key, events[i], 'e', events[i + 1]", "'XLEN', outbox_key", "acknowledged is lost"),
+        ("'XADD', key, digits(batch.meta.events) .. '-0', heads, said", "'XLEN', key", "acknowledged is lost"),
         ("meta.events = meta.events + 1", "meta.events = meta.events + 2", "the events have gaps"),
         ("add_to(campaign, 'claims', 1)", "", "the counters say"),
     ],

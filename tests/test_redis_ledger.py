@@ -6,6 +6,7 @@ Each test of a known defect of prize engines says which one it is.
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 import pytest
 import redis
@@ -32,6 +33,7 @@ from scanengine.ledger import MemoryLedger
 from scanengine.ledger.redis import RedisLedger, RedisReader
 from scanengine.ledger.redis.codec import StoredClaim
 from scanengine.ledger.redis.keys import Keys
+from scanengine.ledger.sealing import DamagedEventError
 from scanengine.model import (
     NO_PRIZE,
     Adjustment,
@@ -287,6 +289,66 @@ def test_kept_events_wait_for_the_first_reader(ledger: RedisLedger) -> None:
     assert [event.seq for event in ledger.events("accounts", 0, 9)] == [5]
 
 
+@pytest.mark.parametrize("up_to", range(1, 7))
+def test_events_of_one_call_are_acknowledged_one_by_one(
+    up_to: int, redis_server: RedisServer, open_redis: RedisOpener, program_id: str
+) -> None:
+    """Goal: they are written as one entry, and nobody can tell; the scans between them are events too."""
+    ledger = open_redis(redis_server.url(), scan_events=True)
+    ledger.claim(a_claim(0))
+    ledger.register_reader("accounts")
+    asked = [
+        a_claim(1, "ann"),
+        a_claim(1, "bob"),
+        a_claim(1, "bob"),
+        a_claim(2, "a" * 60),
+        a_claim(3, "carl"),
+        a_claim(4),
+    ]
+    ledger.claim_many(asked)
+    every = ledger.events("accounts", 0, 9)
+    assert [(event.seq, event.type, event.item) for event in every] == [
+        (1, "claim", 0), (2, "claim", 1), (3, "scan", 1), (4, "claim", 2), (5, "claim", 3), (6, "claim", 4)
+    ]  # fmt: skip
+    assert [event.user for event in every if event.type == "claim"][1:4] == ["ann", "a" * 60, "carl"]
+    assert redis_server.client().xlen(Keys(program_id).outbox) == 2
+    ledger.ack("accounts", up_to)
+    assert ledger.events("accounts", 0, 9) == ledger.events("accounts", up_to, 9) == every[up_to:]
+    assert [ledger.events("accounts", seq, 1) for seq in range(up_to, 6)] == [[event] for event in every[up_to:]]
+    assert ledger.totals().events == 6 - up_to
+    ledger.register_reader("analytics")
+    assert ledger.events("analytics", 0, 9) == every[up_to:]
+    assert redis_server.client().xlen(Keys(program_id).outbox) == (up_to < 1) + (up_to < 6)
+    # Which claims have no event any more is known to the number, also where an entry is half acknowledged.
+    assert audit_of_redis(redis_server.url(), program_id) == (5, [])
+
+
+def test_an_entry_that_is_damaged_keeps_back_none_before_it(
+    redis_server: RedisServer, open_redis: RedisOpener, program_id: str
+) -> None:
+    ledger = open_redis(redis_server.url())
+    ledger.register_reader("accounts")
+    for first in (10, 20, 30):
+        ledger.claim_many([a_claim(first), a_claim(first + 1)])
+    client, outbox = redis_server.client(), Keys(program_id).outbox
+    entries = client.xrange(outbox)
+    client.delete(outbox)
+    for id_, fields in entries:
+        ((heads, said),) = fields.items()
+        client.xadd(outbox, {heads[:-1] if id_ == b"4-0" else heads: said}, id=id_)
+    assert [event.seq for event in ledger.events("accounts", 0, 9)] == [1, 2]
+    with pytest.raises(
+        DamagedEventError, match="event 3 is damaged: its entry 4 is none that the ledger writes"
+    ) as found:
+        ledger.events("accounts", 2, 9)
+    assert (found.value.seq, found.value.last) == (3, 4)
+    ledger.ack("accounts", 3)
+    ledger.ack("accounts", found.value.last)
+    assert [event.seq for event in ledger.events("accounts", 4, 9)] == [5, 6]
+    ledger.ack("accounts", 6)
+    assert audit_of_redis(redis_server.url(), program_id) == (6, [])
+
+
 def test_dropped_events_are_not_written_until_there_is_a_reader(
     redis_server: RedisServer, open_redis: RedisOpener, program_id: str
 ) -> None:
@@ -346,7 +408,7 @@ def test_more_than_a_batch_is_refused_by_the_server(redis_server: RedisServer, o
     with pytest.raises(redis.ResponseError, match="513 requests"):
         redis_server.client().execute_command(
             "FCALL", "scan_v1_claim", 3, ledger._keys.meta, ledger._keys.readers, ledger._keys.outbox,
-            ledger._session.epoch, "keep", "0", b"\x90\x00\xcd\x02\x01", b"x",
+            ledger._session.epoch, "keep", "0", b"\x90\x00\xcd\x02\x01", b"x", b"",
         )  # fmt: skip
 
 
@@ -359,23 +421,26 @@ def test_a_place_that_cannot_be_is_refused_and_nothing_is_written(
     ledger.claim(a_claim(1))
     before = held_by(redis_server, program_id)
     encoder = Encoder(Keys(program_id), outbox="keep", scan_events=False)
-    *command, requests = encoder.call(ledger._session.epoch, [a_claim(2), a_claim(3)], {"spring": 1})
+    *command, requests, said = encoder.call(ledger._session.epoch, [a_claim(2), a_claim(3)], {"spring": 1})
     second = len(requests) // 2
     requests = requests[: second + at] + bytes([value]) + requests[second + at + 1 :]
     with pytest.raises(redis.ResponseError, match=f"LEDGERRANGE .* {value}\\b.*expected below 128 and 2"):
-        redis_server.client().execute_command(*command, requests)
+        redis_server.client().execute_command(*command, requests, said)
     assert held_by(redis_server, program_id) == before
 
 
-@pytest.mark.parametrize("change", [b"x", b""], ids=["too_long", "too_short"])
+@pytest.mark.parametrize("change", [lambda part: part + b"x", lambda part: part[:-8]], ids=["too_long", "too_short"])
+@pytest.mark.parametrize(("at", "problem"), [(-2, "bytes of requests"), (-1, "bytes are said of requests")])
 def test_requests_of_another_size_are_refused_and_nothing_is_written(
-    change: bytes, redis_server: RedisServer, open_redis: RedisOpener, program_id: str
-) -> None:
+    at: int, problem: str, change: Callable[[bytes], bytes], redis_server: RedisServer, open_redis: RedisOpener,
+    program_id: str,
+) -> None:  # fmt: skip
     ledger = open_redis(redis_server.url())
     ledger.claim(a_claim(1))
     before = held_by(redis_server, program_id)
     encoder = Encoder(Keys(program_id), outbox="keep", scan_events=False)
-    *command, requests = encoder.call(ledger._session.epoch, [a_claim(2), a_claim(3)], {"spring": 1})
-    with pytest.raises(redis.ResponseError, match="bytes of requests"):
-        redis_server.client().execute_command(*command, requests + change if change else requests[:-8])
+    command = [*encoder.call(ledger._session.epoch, [a_claim(2), a_claim(3)], {"spring": 1})]
+    command[at] = change(command[at])
+    with pytest.raises(redis.ResponseError, match=problem):
+        redis_server.client().execute_command(*command)
     assert held_by(redis_server, program_id) == before

@@ -113,7 +113,7 @@ def _each_event(reader: LedgerReader) -> Iterator[tuple[int, Event | None, str |
                 yield claim, event, None
             return
         except DamagedEventError as error:
-            after = error.seq
+            after = error.last
             yield error.claim, error.event, str(error)
 
 

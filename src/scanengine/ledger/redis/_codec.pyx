@@ -3,10 +3,10 @@
 
 The call is written as the bytes that go through the socket, so that no request becomes a list of arguments first:
 
-    | *n | FCALL | scan_v1_claim | number of keys | keys | epoch | outbox | events of scans | terms | requests |
+    | *n | FCALL | scan_v1_claim | number of keys | keys | epoch | outbox | events of scans | terms | requests | said |
 
-with the keys and the requests as ``scan_v1.lua`` draws them. Both are as long as they turn out, so each is gathered in
-a buffer of its own, and the call is made of them at the end.
+with the keys, the requests and what is said of them as ``scan_v1.lua`` draws them. All are as long as they turn out, so
+each is gathered in a buffer of its own, and the call is made of them at the end.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -174,6 +174,7 @@ cdef class Batch:
     cdef Buffer people              # Their keys.
     cdef Buffer drawn               # A set of the prizes drawn for each of the terms.
     cdef Buffer requests
+    cdef Buffer said                # What events say of the requests.
     cdef list terms                 # In the order of their indices, which count from 1.
     cdef dict terms_at
     cdef dict people_at             # By the campaign's number, then by the person.
@@ -188,6 +189,7 @@ cdef class Batch:
         self.people = Buffer()
         self.drawn = Buffer()
         self.requests = Buffer()
+        self.said = Buffer()
         self.terms = []
         self.terms_at = {}
         self.people_at = {}
@@ -250,14 +252,14 @@ cdef class Encoder:
     cdef int _add_look(self, Batch batch, request) except -1:
         cdef uint64_t item = request.item
         cdef Py_ssize_t start = _begin_request(
-            batch.requests, KIND_LOOK, item, 0, request.counts_scan, 0, 0, 0, 0, request.now_ms, -1, -1, 0,
+            batch, KIND_LOOK, item, 0, request.counts_scan, 0, 0, 0, 0, request.now_ms, -1, -1, 0,
             request.visit_hash,
         )
         self._add_keys(batch, item)
-        batch.requests.put_text("")
-        batch.requests.put_number(item)
-        batch.requests.put(LOOK_SAYS)
-        _end_request(batch.requests, start)
+        batch.said.put_text("")
+        batch.said.put_number(item)
+        batch.said.put(LOOK_SAYS)
+        _end_request(batch, start)
         return 0
 
     cdef int _add_claim(self, Batch batch, request, numbers) except -1:
@@ -268,7 +270,7 @@ cdef class Encoder:
         cdef int64_t date = 0
         cdef int rule = -1, drawn = -1
         cdef uint64_t user_hash = request.user_hash
-        cdef Buffer out = batch.requests
+        cdef Buffer said = batch.said
         user = request.user_hash
         offers = request.offers
         if offers:
@@ -293,23 +295,23 @@ cdef class Encoder:
             date = request.local_date
         self._add_keys(batch, item)
         start = _begin_request(
-            out, KIND_CLAIM, item, request.party, request.counts_scan, index, person, generation, date,
+            batch, KIND_CLAIM, item, request.party, request.counts_scan, index, person, generation, date,
             request.now_ms, rule, drawn, user_hash, request.visit_hash,
         )
-        out.put_text(request.claim_id)
-        out.put_number(item)
-        out.put_text(request.batch)
-        out.put_text(request.product)
-        out.put_text(request.user)
-        out.put_text(ROLE_NAMES[role])
-        out.put_number(request.region)
+        said.put_text(request.claim_id)
+        said.put_number(item)
+        said.put_text(request.batch)
+        said.put_text(request.product)
+        said.put_text(request.user)
+        said.put_text(ROLE_NAMES[role])
+        said.put_number(request.region)
         if terms is None:
-            out.put(NONE)
+            said.put(NONE)
         else:
-            out.put_text(terms.id)
-        out.put_number(generation)
-        out.put_text(request.visit)
-        _end_request(out, start)
+            said.put_text(terms.id)
+        said.put_number(generation)
+        said.put_text(request.visit)
+        _end_request(batch, start)
         return 0
 
     cdef int _use_terms(self, Batch batch, terms, numbers) except -1:
@@ -349,12 +351,14 @@ cdef class Encoder:
         counts.put_number(batch.people_count)
         counts.put_number(batch.request_count)
         packed.append(counts.bytes())
-        call.put(b"*%d\r\n$5\r\nFCALL\r\n$13\r\nscan_v1_claim\r\n" % (key_count + 8))
+        call.put(b"*%d\r\n$5\r\nFCALL\r\n$13\r\nscan_v1_claim\r\n" % (key_count + 9))
         call.put(bulk(b"%d" % key_count) + self._fixed_keys + b"".join(keys))
         call.put_all(batch.people)
         call.put_all(batch.keys)
         call.put(bulk(epoch) + self._options + bulk(b"".join(packed)) + b"$%d\r\n" % batch.requests.size)
         call.put_all(batch.requests)
+        call.put(b"\r\n$%d\r\n" % batch.said.size)
+        call.put_all(batch.said)
         call.put(b"\r\n")
         return call.bytes()
 
@@ -365,11 +369,11 @@ cdef bytes _array_head(Py_ssize_t count):
 
 
 cdef Py_ssize_t _begin_request(
-    Buffer out, int kind, uint64_t item, int party, bint counts, Py_ssize_t terms, Py_ssize_t person,
+    Batch batch, int kind, uint64_t item, int party, bint counts, Py_ssize_t terms, Py_ssize_t person,
     uint32_t generation, int64_t date, uint64_t now_ms, int rule, int drawn, uint64_t user, uint64_t visit,
 ) except -1:
-    """Put a request up to what the client says of it; return where that begins."""
-    cdef char *at = out.room(REQUEST_SIZE + 1)
+    """Put a request; return where what is said of it begins."""
+    cdef char *at = batch.requests.room(REQUEST_SIZE)
     at[0] = <char> kind
     at[1] = <char> (item & ((1 << BUCKET_BITS) - 1))
     at[2] = <char> party
@@ -381,20 +385,22 @@ cdef Py_ssize_t _begin_request(
     at = put_little(at, now_ms, 8)
     at = put_little(at, rule, 2)
     at = put_little(at, drawn, 2)
-    at = put_little(at, 0, 4)  # The size of what the client says, once it is known.
     at = put_little(at, user, 8)
     at = put_little(at, visit, 8)
-    at[0] = <char> SAID_PARTS
-    out.size += REQUEST_SIZE + 1
-    return out.size - 1
+    put_little(at, 0, 4)  # The size of what is said of it, once it is known.
+    batch.requests.size += REQUEST_SIZE
+    batch.said.room(1)[0] = <char> SAID_PARTS
+    batch.said.size += 1
+    return batch.said.size - 1
 
 
-cdef int _end_request(Buffer out, Py_ssize_t start) except -1:
-    """Put the check value of what the client says, and its size where the request has it."""
-    cdef uint32_t crc = crc_of(<const uint8_t *> out.data + start + 1, out.size - start - 1)
-    cdef char *at = out.room(5)
+cdef int _end_request(Batch batch, Py_ssize_t start) except -1:
+    """Put the check value of what is said, and its size where the request has it."""
+    cdef Buffer said = batch.said
+    cdef uint32_t crc = crc_of(<const uint8_t *> said.data + start + 1, said.size - start - 1)
+    cdef char *at = said.room(5)
     at[0] = <char> UINT32
     put_big(at + 1, crc, 4)
-    out.size += 5
-    put_little(out.data + start - 20, out.size - start, 4)
+    said.size += 5
+    put_little(batch.requests.data + batch.requests.size - 4, said.size - start, 4)
     return 0

@@ -7,7 +7,7 @@ the epoch, and may be asked again when the connection was lost, as every questio
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
@@ -20,7 +20,7 @@ from scanengine.ledger.protocol import (
     LedgerTotals,
 )
 from scanengine.ledger.redis.codec import NUMBER_MAX
-from scanengine.ledger.redis.events import decode_event
+from scanengine.ledger.redis.events import count_events, read_entries
 from scanengine.ledger.redis.keys import Keys
 from scanengine.ledger.redis.link import said_by
 from scanengine.ledger.sealing import hand_out
@@ -29,8 +29,8 @@ from scanengine.model import Adjustment, Event
 Call = Callable[..., Awaitable[Any]]
 Result_co = TypeVar("Result_co", covariant=True)
 
-EVENTS_AT_ONCE: Final = 2048
-"""Events read by one call."""
+ENTRIES_AT_ONCE: Final = 128
+"""Entries of the outbox read by one call, each of up to a batch of events."""
 TRIM_EVENTS: Final = 4096
 """Events deleted by one call; more would keep claims waiting."""
 
@@ -131,15 +131,18 @@ def events(keys: Keys, reader: str, after: int, limit: int) -> Question[list[Eve
         newest = int(await call("HGET", keys.meta, "events") or 0)
         found: list[Any] = []
         start = f"{after + 1}-0"
-        while len(found) < limit and after < NUMBER_MAX:
-            count = min(limit - len(found), EVENTS_AT_ONCE)
+        missing = limit
+        while missing > 0 and after < NUMBER_MAX:
+            count = min(missing + 1, ENTRIES_AT_ONCE)  # Of the first the reader may have some already.
             entries = await call("XRANGE", keys.outbox, start, "+", "COUNT", count)
             found += entries
             if len(entries) < count:
                 break
+            missing -= count_events(entries)
             start = "(" + entries[-1][0].decode()
         trimmed = int(await call("HGET", keys.meta, "trimmed") or 0)
-        return hand_out((event for _, event in read_entries(found)), after, limit, newest=newest, trimmed=trimmed)
+        stored = (event for _, event in read_entries(found, max(after, trimmed)))
+        return hand_out(stored, after, limit, newest=newest, trimmed=trimmed)
 
     return ask
 
@@ -180,12 +183,6 @@ def totals(keys: Keys) -> Question[LedgerTotals]:
         return read_totals(names, found)
 
     return ask
-
-
-def read_entries(entries: Iterable[Any]) -> Iterator[tuple[int, Event]]:
-    """Yield number of the claim and event of entries of the outbox; DamagedEventError at one that is damaged."""
-    for id_, fields in entries:
-        yield decode_event(int(id_.partition(b"-")[0]), fields[1])
 
 
 def read_adjustment(held: bytes) -> Adjustment:

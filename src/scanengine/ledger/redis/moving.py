@@ -123,7 +123,7 @@ class RedisTarget:
                 commands = []
                 for claim, event in rows:
                     self._claims_told = claim or self._claims_told
-                    commands.append(("XADD", outbox, f"{event.seq}-0", "e", encode_event(self._claims_told, event)))
+                    commands.append(("XADD", outbox, f"{event.seq}-0", *encode_event(self._claims_told, event)))
         for start in range(0, len(commands), _COMMANDS_AT_ONCE):
             holder, *_ = self._wire.ask_many(
                 [("HGET", self._keys.meta, "importing"), *commands[start : start + _COMMANDS_AT_ONCE]]

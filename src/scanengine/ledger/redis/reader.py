@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import numpy as np
@@ -22,8 +22,8 @@ from scanengine.ledger.counting import count_up, group
 from scanengine.ledger.protocol import LedgerMarks, LedgerTotals
 from scanengine.ledger.records import CLAIM_DTYPE, SCAN_DTYPE, ClaimRecord
 from scanengine.ledger.redis.codec import StoredClaim
-from scanengine.ledger.redis.control import read_adjustment, read_campaigns, read_hash, read_totals
-from scanengine.ledger.redis.events import decode_event
+from scanengine.ledger.redis.control import ENTRIES_AT_ONCE, read_adjustment, read_campaigns, read_hash, read_totals
+from scanengine.ledger.redis.events import read_entries
 from scanengine.ledger.redis.health import CONFIG_NAMES, Health, parse_info
 from scanengine.ledger.redis.keys import BUCKET_ITEMS, BUCKET_MASK, Keys
 from scanengine.ledger.redis.records import claims_of, in_order, people_of, scans_of
@@ -36,7 +36,6 @@ FORMAT: Final = b"1"
 _SCAN_KEYS: Final = 4096
 _KEYS_AT_ONCE: Final = 256
 """Keys read by one exchange: some hundred microseconds of the server, for which all its other clients wait."""
-_EVENTS_AT_ONCE: Final = 2048
 _ROWS_AT_ONCE: Final = 1 << 16
 _KINDS: Final = {b"claims": schema.COUNT_CLAIMS, b"awards": schema.COUNT_AWARDS, b"money": schema.COUNT_MONEY}
 
@@ -210,11 +209,8 @@ class RedisReader:
         # An entry that was there before the moment and has a higher number is one that the ledger never wrote.
         newest = max(moment.number(b"events"), moment.newest_entry)
         trimmed = int(self._wire.ask("HGET", self._keys.meta, "trimmed") or 0)
-        start = f"{max(after, trimmed) + 1}"
-        while entries := self._wire.ask("XRANGE", self._keys.outbox, start, newest, "COUNT", _EVENTS_AT_ONCE):
-            for id_, fields in entries:
-                yield decode_event(int(id_.partition(b"-")[0]), fields[1])
-            start = "(" + entries[-1][0].decode()
+        after = max(after, trimmed)
+        yield from read_entries(self._entries(f"{after + 1}", newest), after)
 
     def counters(self) -> dict[tuple[int, int, int, int], int]:
         """Return every counter by campaign number, kind (``schema.COUNT_...``), prize number and local date."""
@@ -292,6 +288,12 @@ class RedisReader:
     def close(self) -> None:
         """Let go of the connection; again is no change."""
         self._wire.close()
+
+    def _entries(self, start: str, newest: int) -> Iterator[Any]:
+        """Yield the entries of the outbox, with id and fields."""
+        while entries := self._wire.ask("XRANGE", self._keys.outbox, start, newest, "COUNT", ENTRIES_AT_ONCE):
+            yield from entries
+            start = "(" + entries[-1][0].decode()
 
     def _now(self) -> _Moment:
         return self._moment or self._look()

@@ -2,9 +2,8 @@
 -- The ledger's functions, version 1. A published version is never changed: another behaviour is another library.
 --
 -- A call does everything for a whole batch, in three steps: it reads what the batch needs, decides request by request in
--- memory, and writes. Reading a key of another type fails, and so does anything else that can fail, before the first
--- write; what is written is claims first, then counters, then events. Each call names every key it touches in KEYS, so
--- that a Cluster refuses the whole call and never half of it.
+-- memory, and writes. Reading a key of another type fails, and so does anything else that can fail, before anything is
+-- written. Each call names every key it touches in KEYS, so that a Cluster refuses the whole call and never half of it.
 --
 -- Items, users and visits are opaque here: they come as fields and keys. Numbers are doubles: the client sends none
 -- above 2^53.
@@ -14,7 +13,7 @@
 --   {id}:campaigns    hash    campaign id -> number, from 1
 --   {id}:readers      hash    reader -> newest event acknowledged
 --   {id}:adjustments  hash    adjustment id -> "seq nonce json"
---   {id}:outbox       stream  one entry an event, its id the event's number
+--   {id}:outbox       stream  one entry a call, its id the number of its last event: heads of events -> what the clients said
 --   {id}:k:CAMPAIGN   hash    n, date, paused, closed, budget, stock:P; claims, money, awards:P, and each with :DATE
 --   {id}:c:B          hash    128 neighbouring items: offset -> consumer's claim, 128 + offset -> channel's claim,
 --                             256 + offset -> | scans 4 | first at, ms 6 |
@@ -27,6 +26,11 @@
 --
 --   | user 8 | visit 8 | at, ms 6 | seq 4 | then MessagePack: first scan, campaign, generation, date - day of at, unit,
 --   rule, drawn, prize, money |
+--
+-- The head of an event, of a claim or of a scan that is no part of one; what its client said ends with a check value:
+--
+--   | kind 1 (0 scan, 1 claim) | at, ms 6 | claims so far 4 | number of the scan 4, 0 of a claim | rule 2 | drawn 2 |
+--   prize 2 | unit 4 | amount 8 | size of what the client said 4 |
 
 local FORMAT = '1'
 local NUMBER_MAX = 9007199254740991
@@ -38,6 +42,15 @@ local NO_PRIZE = -1
 local ITEMS = 128
 local REQUESTS_MAX = 512
 local SEQ_END = 4294967296
+local REQUEST_SIZE, EVENT_HEAD_SIZE = 48, 37
+
+-- Formats. What there is one of for each request is packed for all at once: each string costs more to make than to fill.
+local REQUEST, RECORD = '<BBBBI2I2I4I4I8i2i2c16I4', '<c16I6I4c0c0c0c0c0c0c0c0c0'
+local ANSWER, EVENT_HEAD = 'BI8I8I4I4Bc0', 'BI6I4I4i2i2i2I4I8I4'
+local ANSWER_VALUES, EVENT_VALUES = 7, 10
+
+-- Values that are packed at the end of a call, overwritten by the next one: a new table grows step by step.
+local answer_values, event_values = {}, {}
 
 -- Fields of a bucket and counters as text, and small numbers as MessagePack: each costs more to make than to keep.
 local FIELDS, AWARDS, SMALL = {}, {}, {}
@@ -81,6 +94,10 @@ local function packed(number)
     return SMALL[number] or to_msgpack(number)
 end
 
+local function pack_all(format, count, values, size)
+    return pack('<' .. string.rep(format, count), unpack(values, 1, size))
+end
+
 local function read_meta(key, epoch)
     local held = redis.call('HMGET', key, 'epoch', 'clock', 'generation', 'claims', 'scans', 'events', 'trimmed', 'importing')
     if held[1] ~= epoch then
@@ -95,23 +112,6 @@ local function read_meta(key, epoch)
     }
 end
 
--- Refuse, before anything is written, an outbox that would not take the next event.
-local function check_outbox(key, events)
-    local found = redis.pcall('XINFO', 'STREAM', key)
-    if found.err then
-        local kind = redis.call('TYPE', key).ok
-        if kind == 'none' then
-            return
-        end
-        refuse(kind == 'stream' and found.err or 'WRONGTYPE the outbox is a ' .. kind .. ', expected a stream')
-    end
-    for i = 1, #found, 2 do
-        if found[i] == 'last-generated-id' and tonumber(string.match(found[i + 1], '^%d+')) > events then
-            refuse('LEDGERDAMAGED the outbox holds events that the ledger never wrote')
-        end
-    end
-end
-
 local function load_campaign(key, number)
     local held = redis.call('HMGET', key, 'n', 'date', 'paused', 'closed', 'budget')
     if integer(held[1]) ~= number then
@@ -123,19 +123,35 @@ local function load_campaign(key, number)
     }
 end
 
--- Read at once what most claims of a day ask for; count_of reads what else is asked for.
-local function load_day(campaign, terms, today)
-    local names = {'claims', 'claims' .. today, 'money', 'money' .. today}
+local function awards_of(day, number)
+    local name = day.awards[number]
+    if not name then
+        name = AWARDS[number] .. day.suffix
+        day.awards[number] = name
+    end
+    return name
+end
+
+-- The names of a day's counters. What most of its claims ask for is read at once; count_of reads what else is asked for.
+local function day_of(campaign, terms, date)
+    local day = campaign.days[date]
+    if day then
+        return day
+    end
+    local suffix = ':' .. date
+    day = {suffix = suffix, claims = 'claims' .. suffix, money = 'money' .. suffix, awards = {}}
+    local names = {'claims', day.claims, 'money', day.money}
     for number in pairs(terms[9]) do
         table.insert(names, AWARDS[number])
-        table.insert(names, AWARDS[number] .. today)
+        table.insert(names, awards_of(day, number))
         table.insert(names, 'stock:' .. number)
     end
     local held = call('HMGET', campaign.key, unpack(names))
     for i, name in ipairs(names) do
         campaign.counts[name] = campaign.counts[name] or integer(held[i])
     end
-    campaign.days[today] = true
+    campaign.days[date] = day
+    return day
 end
 
 local function count_of(campaign, name)
@@ -155,16 +171,15 @@ local function add_to(campaign, name, delta)
 end
 
 -- Prizes are {money, amount, stock, stock per day, fallback}, -1 for no limit.
-local function can_give(campaign, terms, number, prize, today)
+local function can_give(campaign, terms, number, prize, day)
     local money, stock, per_day = prize[1], prize[3], prize[4]
-    local awards = AWARDS[number]
     if stock >= 0 then
         local most = math.min(stock + count_of(campaign, 'stock:' .. number), NUMBER_MAX)
-        if count_of(campaign, awards) >= most then
+        if count_of(campaign, AWARDS[number]) >= most then
             return false
         end
     end
-    if per_day >= 0 and count_of(campaign, awards .. today) >= per_day then
+    if per_day >= 0 and count_of(campaign, awards_of(day, number)) >= per_day then
         return false
     end
     if money > 0 then
@@ -178,7 +193,7 @@ local function can_give(campaign, terms, number, prize, today)
                 return false
             end
         end
-        if budget_per_day >= 0 and count_of(campaign, 'money' .. today) + money > budget_per_day then
+        if budget_per_day >= 0 and count_of(campaign, day.money) + money > budget_per_day then
             return false
         end
     end
@@ -186,7 +201,7 @@ local function can_give(campaign, terms, number, prize, today)
 end
 
 -- The prize drawn, or the first of its fallbacks that can be given; a chain visits each prize at most once.
-local function choose_prize(campaign, terms, drawn, today)
+local function choose_prize(campaign, terms, drawn, day)
     local number = drawn
     local prizes = terms[9]
     for _ = 1, terms[8] do
@@ -194,7 +209,7 @@ local function choose_prize(campaign, terms, drawn, today)
         if not prize then
             return nil
         end
-        if can_give(campaign, terms, number, prize, today) then
+        if can_give(campaign, terms, number, prize, day) then
             return number, prize
         end
         number = prize[5]
@@ -297,39 +312,49 @@ local function add_scan(batch, item, mark, time, count, first)
     table.insert(item.new_scans, pack('<I4I6I4', count, time, batch.meta.scans))
 end
 
--- An event is MessagePack: kind (1 claim, 0 scan), time, number of claims so far, number of the scan (0 of a claim), rule,
--- drawn, prize, amount, unit, and what the client said, which ends with a check value of its own.
-local function add_event(batch, said_at, said_size, kind, time, rule, drawn, prize, amount, unit)
-    local meta, events = batch.meta, batch.events
+local function add_event(batch, request, kind, time, rule, drawn, prize, unit, amount, said_size)
+    local meta, values, kept = batch.meta, event_values, batch.kept
     meta.events = meta.events + 1
-    if not batch.is_kept then
-        return
+    if batch.is_kept then
+        local at = #kept * EVENT_VALUES
+        kept[#kept + 1] = request
+        values[at + 1], values[at + 2], values[at + 3], values[at + 4] = kind, time, meta.claims, kind == 1 and 0 or meta.scans
+        values[at + 5], values[at + 6], values[at + 7], values[at + 8] = rule, drawn, prize, unit
+        values[at + 9], values[at + 10] = amount, said_size
     end
-    local scan = kind == 1 and 0 or meta.scans
-    local count = #events
-    events[count + 1] = digits(meta.events) .. '-0'
-    events[count + 2] = SMALL[kind] .. to_msgpack(time) .. packed(meta.claims) .. packed(scan) .. packed(rule)
-        .. packed(drawn) .. packed(prize) .. packed(amount) .. packed(unit)
-        .. sub(batch.requests, said_at, said_at + said_size - 1)
+end
+
+-- What the clients said of the events that are kept. Mostly that is what all have said, which need not be taken apart.
+local function said_of(kept, requests, request_count, said)
+    if #kept == request_count then
+        return said
+    end
+    local ends, parts = {[0] = 0}, {}
+    for i = 1, request_count do
+        ends[i] = ends[i - 1] + unpack_packed('<I4', requests, i * REQUEST_SIZE - 3)
+    end
+    for i, request in ipairs(kept) do
+        parts[i] = sub(said, ends[request - 1] + 1, ends[request])
+    end
+    return concat(parts)
 end
 
 -- Count a claim and return its record and unit. A record begins with the user and the visit, as its request does.
-local function add_claim(batch, campaign, person, item, party, mark, at, date, today, is_first_scan, generation, rule,
+local function add_claim(batch, campaign, person, item, party, mark, at, date, day, is_first_scan, generation, rule,
         drawn, prize, money)
     local meta, claimed = batch.meta, batch.claimed
     if date > campaign.date then
         campaign.date = date
     end
     add_to(campaign, 'claims', 1)
-    add_to(campaign, 'claims' .. today, 1)
+    add_to(campaign, day.claims, 1)
     local unit = 0
     if prize >= 0 then
-        local awards = AWARDS[prize]
-        unit = add_to(campaign, awards, 1)
-        add_to(campaign, awards .. today, 1)
+        unit = add_to(campaign, AWARDS[prize], 1)
+        add_to(campaign, awards_of(day, prize), 1)
         if money > 0 then
             add_to(campaign, 'money', money)
-            add_to(campaign, 'money' .. today, money)
+            add_to(campaign, day.money, money)
         end
     end
     person.total = person.total + 1
@@ -337,9 +362,9 @@ local function add_claim(batch, campaign, person, item, party, mark, at, date, t
     person.date = date
     person.is_new = true
     meta.claims = meta.claims + 1
-    local record = mark .. pack('<I6I4', at, meta.claims) .. SMALL[is_first_scan and 1 or 0] .. packed(campaign.number)
-        .. packed(generation) .. packed(date - math.floor(at / DAY_MS)) .. packed(unit) .. packed(rule) .. packed(drawn)
-        .. packed(prize) .. packed(money)
+    local record = pack(RECORD, mark, at, meta.claims, SMALL[is_first_scan and 1 or 0], packed(campaign.number),
+        packed(generation), packed(date - math.floor(at / DAY_MS)), packed(unit), packed(rule), packed(drawn),
+        packed(prize), packed(money))
     item[party] = record
     local count = #claimed
     claimed[count + 1], claimed[count + 2], claimed[count + 3] = item.bucket, FIELDS[party * ITEMS + item.offset], record
@@ -369,9 +394,25 @@ local function load_people(keys, first, last)
     return people
 end
 
-local function write(batch, outbox_key, is_kept, old_events)
-    local meta = batch.meta
-    local claimed, events = batch.claimed, batch.events
+-- Nothing but this write can be refused, where the outbox holds what the ledger never wrote, so it comes before all others.
+local function put_events(key, batch, said)
+    local kept = #batch.kept
+    local heads = pack_all(EVENT_HEAD, kept, event_values, kept * EVENT_VALUES)
+    local added = redis.pcall('XADD', key, digits(batch.meta.events) .. '-0', heads, said)
+    if type(added) == 'table' then
+        local kind = call('TYPE', key).ok
+        if kind == 'stream' then
+            refuse('LEDGERDAMAGED the outbox holds events that the ledger never wrote')
+        end
+        refuse('WRONGTYPE the outbox is a ' .. kind .. ', expected a stream')
+    end
+end
+
+local function write(batch, outbox_key, said, old_events)
+    local meta, claimed = batch.meta, batch.claimed
+    if #batch.kept > 0 then
+        put_events(outbox_key, batch, said)
+    end
     for i = 1, #claimed, 3 do
         call('HSET', claimed[i], claimed[i + 1], claimed[i + 2])
     end
@@ -400,14 +441,9 @@ local function write(batch, outbox_key, is_kept, old_events)
         redis.call('HSET', item.scans_key, unpack(item.new_scans))
         redis.call('HSET', item.bucket, FIELDS[2 * ITEMS + item.offset], struct.pack('<I4I6', item.count, item.first))
     end
-    if is_kept then
-        for i = 1, #events, 2 do
-            call('XADD', outbox_key, events[i], 'e', events[i + 1])
-        end
-    end
     local marks = {'clock', digits(meta.clock), 'generation', digits(meta.generation), 'claims', digits(meta.claims),
         'scans', digits(meta.scans), 'events', digits(meta.events)}
-    if meta.events > old_events and not is_kept then
+    if meta.events > old_events and not batch.is_kept then
         -- With nobody to read them, events are counted and gone.
         table.insert(marks, 'trimmed')
         table.insert(marks, digits(meta.events))
@@ -420,14 +456,14 @@ end
 -- KEYS: meta, readers, outbox; one campaign for each of the terms; persons; then for each request the bucket and the
 -- scans of its item.
 -- ARGV: epoch, "keep" or "drop", "1" for events of scans, terms and number of persons and of requests as MessagePack, the
--- requests.
+-- requests, and what events say of each of them, one after the other.
 -- A request: | kind 1 (0 looks, 1 claims) | offset 1 | party 1 | counts 1 | terms 2 | person 2 | generation 4 | date 4 |
--- now, ms 8 | rule 2 | drawn 2 | size of the last 4 | user 8 | visit 8 | what an event says of it |
+-- now, ms 8 | rule 2 | drawn 2 | user 8 | visit 8 | size of what an event says of it 4 |
 -- Returns | newest generation 4 | and the answers, each | status 1 | at, ms 8 | first scan at + 1, ms 8 | scans 4 |
 -- number of this scan 4 | length 1 | record |
 local function claim(keys, args)
     prepare()
-    local epoch, outbox_choice, has_scan_events, requests = args[1], args[2], args[3] == '1', args[5]
+    local epoch, outbox_choice, has_scan_events, requests, said = args[1], args[2], args[3] == '1', args[5], args[6]
     local all_terms, people_count, request_count = from_msgpack(args[4])
     if request_count > REQUESTS_MAX then
         refuse('LEDGERRANGE a batch has ' .. request_count .. ' requests, expected at most ' .. REQUESTS_MAX)
@@ -439,8 +475,7 @@ local function claim(keys, args)
     -- What was kept once is not dropped behind a reader's back: scan_v1_drop is asked to, before.
     local is_kept = outbox_choice == 'keep' or call('HLEN', keys[2]) > 0 or meta.trimmed < meta.events
     local old_clock, old_generation, old_events = meta.clock, meta.generation, meta.events
-    local batch = {meta = meta, requests = requests, is_kept = is_kept, items = {}, campaigns = {}, claimed = {},
-        scanned = {}, events = {}}
+    local batch = {meta = meta, is_kept = is_kept, items = {}, campaigns = {}, claimed = {}, scanned = {}, kept = {}}
     for i, terms in ipairs(all_terms) do
         local key = keys[3 + i]
         batch.campaigns[key] = batch.campaigns[key] or load_campaign(key, terms[1])
@@ -448,12 +483,14 @@ local function claim(keys, args)
     local at_key = 4 + #all_terms
     batch.people = load_people(keys, at_key, at_key + people_count - 1)
     at_key = at_key + people_count
-    local days = {}
-    local answers, size, at = {}, 1, 1
-    for _ = 1, request_count do
-        local kind, offset, party, counts, terms_index, person_index, generation, local_date, now, rule, drawn, said_size,
-            mark, said_at = unpack_packed('<BBBBI2I2I4I4I8i2i2I4c16', requests, at)
-        at = said_at + said_size
+    if #requests ~= request_count * REQUEST_SIZE then
+        refuse('LEDGERRANGE ' .. #requests .. ' bytes of requests, expected ' .. request_count * REQUEST_SIZE)
+    end
+    local answers, size, said_end = answer_values, 0, 0
+    for request = 1, request_count do
+        local kind, offset, party, counts, terms_index, person_index, generation, local_date, now, rule, drawn, mark,
+            said_size = unpack_packed(REQUEST, requests, (request - 1) * REQUEST_SIZE + 1)
+        said_end = said_end + said_size
         -- Both are parts of field numbers, which nothing else would miss before the claims are written.
         if offset >= ITEMS or party > 1 then
             refuse('LEDGERRANGE offset ' .. offset .. ' and party ' .. party .. ', expected below ' .. ITEMS .. ' and 2')
@@ -493,44 +530,33 @@ local function claim(keys, args)
             add_scan(batch, item, mark, time, count, first)
         end
         if status == FRESH then
-            local today = days[date]
-            if not today then
-                today = ':' .. date
-                days[date] = today
-            end
-            if not campaign.days[today] then
-                load_day(campaign, terms, today)
-            end
-            local prize_number, prize = choose_prize(campaign, terms, drawn, today)
+            local day = day_of(campaign, terms, date)
+            local prize_number, prize = choose_prize(campaign, terms, drawn, day)
             local given, unit, money, amount = NO_PRIZE, nil, 0, 0
             if prize then
                 given, money, amount = prize_number, prize[1], prize[2]
             end
-            told, unit = add_claim(batch, campaign, person, item, party, mark, time, date, today, is_first_scan, generation,
+            told, unit = add_claim(batch, campaign, person, item, party, mark, time, date, day, is_first_scan, generation,
                 rule, drawn, given, money)
-            add_event(batch, said_at, said_size, 1, time, rule, drawn, given, amount, unit)
+            add_event(batch, request, 1, time, rule, drawn, given, unit, amount, said_size)
         elseif is_new and has_scan_events then
-            add_event(batch, said_at, said_size, 0, time, -1, NO_PRIZE, NO_PRIZE, 0, 0)
+            add_event(batch, request, 0, time, -1, NO_PRIZE, NO_PRIZE, 0, 0, said_size)
         end
         local length = told and #told or 0
         if length > 255 then
             refuse('LEDGERDAMAGED a claim of ' .. length .. ' bytes')
         end
-        answers[size + 1] = pack('<BI8I8I4I4B', status, time, first and first + 1 or 0, count, number, length)
-        answers[size + 2] = told or ''
-        size = size + 2
+        answers[size + 1], answers[size + 2], answers[size + 3] = status, time, first and first + 1 or 0
+        answers[size + 4], answers[size + 5], answers[size + 6], answers[size + 7] = count, number, length, told or ''
+        size = size + ANSWER_VALUES
     end
-    if at ~= #requests + 1 then
-        refuse('LEDGERRANGE ' .. #requests .. ' bytes of requests, expected ' .. at - 1)
-    end
-    if meta.events > old_events and is_kept then
-        check_outbox(keys[3], old_events)
+    if said_end ~= #said then
+        refuse('LEDGERRANGE ' .. #said .. ' bytes are said of requests, expected ' .. said_end)
     end
     if #batch.claimed > 0 or #batch.scanned > 0 or meta.clock > old_clock or meta.generation > old_generation then
-        write(batch, keys[3], is_kept, old_events)
+        write(batch, keys[3], said_of(batch.kept, requests, request_count, said), old_events)
     end
-    answers[1] = pack('<I4', meta.generation)
-    return concat(answers)
+    return pack('<I4', meta.generation) .. pack_all(ANSWER, request_count, answers, size)
 end
 
 -- KEYS: meta, campaigns, campaign. ARGV: epoch, campaign id. Returns the number of a campaign, given to it if need be.
@@ -620,16 +646,25 @@ local function register_reader(keys, args)
     return redis.call('HSETNX', keys[2], args[2], digits(meta.trimmed))
 end
 
+-- The claims up to the newest of an entry's events up to a number, nil if none of those can be read.
+local function claims_of(entry, up_to)
+    local heads, last = entry[2][1], tonumber(string.match(entry[1], '^%d+'))
+    local at = #heads - (math.max(last - up_to, 0) + 1) * EVENT_HEAD_SIZE
+    return #heads % EVENT_HEAD_SIZE == 0 and at >= 0 and struct.unpack('<I4', heads, at + 8) or nil
+end
+
 -- How far some of the events up to a number reach, and how many of those and the ones before were of claims.
 local function plan_trim(meta, outbox, up_to, most)
     local trimmed = math.min(up_to, meta.trimmed + most)
     if trimmed <= meta.trimmed then
         return meta.trimmed
     end
-    -- A damaged event says nothing, and must not keep those before it for ever: the one before it does.
-    for _, entry in ipairs(redis.call('XREVRANGE', outbox, digits(trimmed), '-', 'COUNT', 8)) do
-        local is_read, _, _, claims = pcall(cmsgpack.unpack, entry[2][2])
-        if is_read and type(claims) == 'number' then
+    -- A damaged entry says nothing, and must not keep those before it for ever: the one before it does.
+    local entries = redis.call('XREVRANGE', outbox, digits(trimmed), '-', 'COUNT', 8)
+    table.insert(entries, 1, redis.call('XRANGE', outbox, digits(trimmed), '+', 'COUNT', 1)[1])
+    for _, entry in ipairs(entries) do
+        local claims = claims_of(entry, trimmed)
+        if claims then
             return trimmed, claims
         end
     end
