@@ -338,8 +338,7 @@ cdef class Encoder:
 
     cdef bytes _assembled(self, Batch batch, bytes epoch):
         """Return the call that a batch makes."""
-        cdef Py_ssize_t key_count = 3 + len(batch.terms) + batch.people_count + 2 * batch.request_count
-        cdef Py_ssize_t i
+        cdef Py_ssize_t i, key_count = 3 + len(batch.terms) + batch.people_count + 2 * batch.request_count
         cdef Buffer counts = Buffer(), call = Buffer()
         keys = []
         packed = [_array_head(len(batch.terms))]
@@ -355,11 +354,11 @@ cdef class Encoder:
         call.put(bulk(b"%d" % key_count) + self._fixed_keys + b"".join(keys))
         call.put_all(batch.people)
         call.put_all(batch.keys)
-        call.put(bulk(epoch) + self._options + bulk(b"".join(packed)) + b"$%d\r\n" % batch.requests.size)
-        call.put_all(batch.requests)
-        call.put(b"\r\n$%d\r\n" % batch.said.size)
-        call.put_all(batch.said)
-        call.put(b"\r\n")
+        call.put(bulk(epoch) + self._options + bulk(b"".join(packed)))
+        for part in (batch.requests, batch.said):
+            call.put(b"$%d\r\n" % (<Buffer> part).size)
+            call.put_all(part)
+            call.put(b"\r\n")
         return call.bytes()
 
 
@@ -374,21 +373,16 @@ cdef Py_ssize_t _begin_request(
 ) except -1:
     """Put a request; return where what is said of it begins."""
     cdef char *at = batch.requests.room(REQUEST_SIZE)
-    at[0] = <char> kind
-    at[1] = <char> (item & ((1 << BUCKET_BITS) - 1))
-    at[2] = <char> party
-    at[3] = <char> counts
-    at = put_little(at + 4, terms, 2)
-    at = put_little(at, person, 2)
+    at = put_little(at, kind | (item & ((1 << BUCKET_BITS) - 1)) << 8 | party << 16 | (<int> counts) << 24, 4)
+    at = put_little(at, terms | person << 16, 4)
     at = put_little(at, generation, 4)
     at = put_little(at, date, 4)
     at = put_little(at, now_ms, 8)
     at = put_little(at, rule, 2)
     at = put_little(at, drawn, 2)
     at = put_little(at, user, 8)
-    at = put_little(at, visit, 8)
-    put_little(at, 0, 4)  # The size of what is said of it, once it is known.
-    batch.requests.size += REQUEST_SIZE
+    put_little(at, visit, 8)
+    batch.requests.size += REQUEST_SIZE  # Its end, the size of what is said of it, is not known yet.
     batch.said.room(1)[0] = <char> SAID_PARTS
     batch.said.size += 1
     return batch.said.size - 1
