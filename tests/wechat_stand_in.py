@@ -121,7 +121,7 @@ class WechatStandIn:
         app = web.Application()
         app.router.add_get("/connect/oauth2/authorize", self._authorize)
         app.router.add_get("/sns/oauth2/access_token", self._access_token)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", 0).start()
         self.port: int = self._runner.addresses[0][1]
