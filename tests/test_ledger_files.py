@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from helpers import run_python
 from helpers_ledger import NOW_MS, TIME_MS_MAX, Opener, a_claim, a_look, in_thread, problems_of
 from scanengine.errors import LedgerBusyError, LedgerFormatError, LedgerUnavailableError
 from scanengine.ledger import PENDING, SqliteLedger, SqliteReader
@@ -78,6 +79,25 @@ def test_reader_needs_no_owner(open_ledger: Opener, path: Path) -> None:
     with SqliteReader(path, "program-1") as reader:
         assert reader.recall(1, Party.CONSUMER) is not None
     assert open_ledger().claim(a_claim(1)).replayed
+
+
+def test_reader_keeps_its_place_when_an_owner_beside_it_opens_and_closes(open_ledger: Opener, path: Path) -> None:
+    """Goal: a reader holds its locks on the file, whatever else its process does with it.
+
+    Whoever closes the ledger last removes its log; without the locks of a reader that is still there, under its feet.
+    """
+    open_ledger().close()
+    claim = (
+        "import sys\nfrom helpers_ledger import a_claim\nfrom scanengine.ledger import SqliteLedger\n"
+        "ledger = SqliteLedger(sys.argv[1], 'program-1')\nledger.claim(a_claim(int(sys.argv[2])))\nledger.close()"
+    )
+    with SqliteReader(path, "program-1") as reader:
+        for item in (1, 3):
+            owner = open_ledger()
+            owner.claim(a_claim(item))
+            owner.close()
+            run_python(claim, path, item + 1)
+            assert [event.item for _, event in reader.events()] == list(range(1, item + 2))
 
 
 def test_reader_cannot_write(ledger: SqliteLedger, path: Path) -> None:

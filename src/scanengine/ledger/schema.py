@@ -95,8 +95,11 @@ def open_owned(path: Path, program_id: str, *, is_new: bool = True) -> sqlite3.C
             f"{path.name}.lock to begin anew and forget every claim"
         )
     try:
-        # Events hold users whole. SQLite gives its other files the mode of this one.
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        # Events hold users whole. SQLite gives its other files the mode of this one. One that is there is not opened:
+        # to close it would give up, by the rules of POSIX, the locks of all that reads the ledger in this process.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        pass
     except OSError as error:
         raise LedgerUnavailableError(f"{path}: the ledger cannot be opened: {error.strerror}") from error
     connection = connect(path)
