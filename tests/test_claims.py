@@ -39,7 +39,7 @@ from scanengine.errors import ScanError, TableFormatError
 from scanengine.keys import Keyring
 from scanengine.ledger import PENDING
 from scanengine.model import NO_PRIZE, ClaimStatus, Decision, Party, Receipt, Role, ScanFacts, Scene, SegmentState
-from scanengine.program._claims import Visits
+from scanengine.program._claims import Names
 from scanengine.program.answers import Answerer
 from scanengine.program.claims import Claims, claim_request
 from scanengine.program.importing import import_batch
@@ -285,10 +285,13 @@ def test_the_fields_of_a_scan_are_checked_as_in_plain_python(
 
 
 def test_a_visit_without_a_name_gets_one_that_no_other_has() -> None:
-    visits = Visits(bytes(range(9)))
+    visits = Names(bytes(range(9)))
     assert [visits.next() for _ in range(5_000)] == [f"{bytes(range(9)).hex()}{number:x}" for number in range(5_000)]
-    with pytest.raises(ValueError, match="a prefix has 9 bytes, found 8"):
-        Visits(bytes(8))
+    ids = Names(b"\xab", 3)
+    assert [ids.next() for _ in range(5_000)] == [f"ab{number:03x}" for number in range(5_000)]
+    for prefix, digits in ((bytes(10), 1), (b"", 0), (b"", 17)):
+        with pytest.raises(ValueError, match=f"found {len(prefix)}, {digits}"):
+            Names(prefix, digits)
     assert Scan.of("c", "u", None).visit != Scan.of("c", "u", None).visit
 
 

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scanengine.server._hot import COLD, DOOR, FOREIGN, LOOK, SCAN, Framer
+from scanengine.server._replies import write_reply
 
 CODE = "0000100000000000000P"
 BODY = b'{"code": "' + CODE.encode() + b'", "user": "ann"}'
@@ -233,3 +234,31 @@ def test_it_frames_exactly_what_the_rules_say(data: bytes) -> None:
         assert found == (FOREIGN, 0)
     else:
         assert found is None or (found[0] != FOREIGN and found[1] == expected)
+
+
+def test_no_more_is_skipped_than_is_here() -> None:
+    framer = Framer()
+    framer.feed(SCANNED + LOOKED)
+    framer.skip(len(SCANNED))
+    found = framer.next()
+    assert found is not None
+    assert found.kind == LOOK
+    for size in (-1, len(LOOKED) + 1, 1 << 62):
+        with pytest.raises(ValueError, match="cannot be skipped"):
+            framer.skip(size)
+    framer.skip(len(LOOKED))
+    assert len(framer) == 0
+
+
+# Replies ------------------------------------------------------------------------------------------------------------
+
+
+@given(
+    head=st.binary(max_size=80),
+    request_id=st.text(st.characters(codec="ascii"), max_size=64),
+    tail=st.binary(max_size=80),
+    body=st.one_of(st.binary(max_size=2000), st.integers(0, 100_001).map(bytes)),
+)
+def test_a_reply_is_what_plain_python_puts_together(head: bytes, request_id: str, tail: bytes, body: bytes) -> None:
+    expected = b"%b%b\r\nContent-Length: %d%b%b" % (head, request_id.encode(), len(body), tail, body)
+    assert write_reply(head, request_id, tail, body) == expected

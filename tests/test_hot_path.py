@@ -9,8 +9,9 @@ import pytest
 
 from helpers import Shop
 from helpers_hot import Serving, get, scan, serving
-from scanengine.program.gathering import Gathering
+from scanengine.program.gathering import Questions
 from scanengine.server import connections
+from scanengine.server._replies import write_reply
 from scanengine.server.connections import PENDING_MAX, Connection
 from scanengine.server.hot import Desk
 from scanengine.server.requests import REQUEST_ID
@@ -72,14 +73,12 @@ async def test_what_aiohttp_cannot_parse_ends_a_connection_that_it_had(shop: Sho
 async def test_a_reply_that_cannot_be_made_ends_its_connection(
     shop: Shop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    real = Desk._reply
-
-    def reply(self: Desk, connection: Connection, request: Any, head: bytes, answer: Any) -> None:
-        if answer.code == shop.code(1):
+    def write(head: bytes, request_id: str, tail: bytes, body: bytes) -> bytes:
+        if shop.code(1).encode() in body:
             raise RuntimeError("planted")
-        real(self, connection, request, head, answer)
+        return write_reply(head, request_id, tail, body)
 
-    monkeypatch.setattr(Desk, "_reply", reply)
+    monkeypatch.setattr("scanengine.server.hot.write_reply", write)
     async with serving(shop) as server:
         first, second = await server.connect(), await server.connect()
         await server.look_around()
@@ -88,6 +87,24 @@ async def test_a_reply_that_cannot_be_made_ends_its_connection(
         assert (await second.reply())[0] == 200
         assert await first.rest() == b""
         assert server.claims_in_progress == 0
+    assert "planted" in caplog.text
+
+
+async def test_answers_that_cannot_be_handed_over_end_their_connections(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Goal: nobody waits for ever, whatever goes wrong with a whole batch."""
+
+    def count(*_: Any) -> None:
+        raise RuntimeError("planted")
+
+    monkeypatch.setattr("scanengine.server.metrics.Metrics.count_requests", count)
+    async with serving(shop) as server:
+        first, second = await server.connect(), await server.connect()
+        first.send(scan(shop.code(1)))
+        second.send(get(f"/v1/codes/{shop.code(2)}"))
+        assert await first.rest() == b""
+        assert await second.rest() == b""
     assert "planted" in caplog.text
 
 
@@ -113,7 +130,7 @@ async def test_replies_that_are_made_at_once_leave_others_their_turn(
 ) -> None:
     """Goal: one read of many requests that need no ledger is not one turn of the event loop."""
     turns: list[int] = []
-    monkeypatch.setattr(connections.Connection, "_go_on", spied(connections.Connection._go_on, turns))
+    monkeypatch.setattr(connections.Connection, "go_on", spied(connections.Connection.go_on, turns))
 
     def begin(self: Desk, connection: Connection, request: Any) -> bool:
         request.reply = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
@@ -142,27 +159,31 @@ async def test_answers_that_are_too_few_are_nobodys(caplog: pytest.LogCaptureFix
     async def too_few(asked: Any) -> list[str]:
         return list(asked)[1:]
 
-    gathering = Gathering[str, str](too_few)
-    futures = [gathering.ask(name) for name in ("ann", "bob", "carl")]
+    questions = Questions[str, str](too_few)
+    futures = [questions.ask(name) for name in ("ann", "bob", "carl")]
     found = await asyncio.gather(*futures, return_exceptions=True)
     assert all(isinstance(each, RuntimeError) for each in found)
     assert not caplog.records
 
 
-async def test_one_that_cannot_take_its_answer_keeps_it_from_nobody(caplog: pytest.LogCaptureFixture) -> None:
-    async def echo(asked: Any) -> list[str]:
-        return list(asked)
+async def test_one_that_cannot_take_its_answer_keeps_it_from_nobody(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    real = Connection.take_replies
 
-    gathering = Gathering[str, str](echo)
-    told: list[Any] = []
+    def take(self: Connection) -> bytes:
+        if shop.code(1).encode() in self._pending[0].reply:  # type: ignore[operator]
+            raise RuntimeError("planted")
+        return real(self)
 
-    def fail(_: object) -> None:
-        raise ValueError("planted")
-
-    gathering.add("ann", fail)
-    gathering.add("bob", told.append)
-    assert await gathering.ask("carl") == "carl"
-    assert told == ["bob"]
+    monkeypatch.setattr(Connection, "take_replies", take)
+    async with serving(shop) as server:
+        first, second = await server.connect(), await server.connect()
+        await server.look_around()
+        first.send(scan(shop.code(1)))
+        second.send(scan(shop.code(2)))
+        assert (await second.reply())[0] == 200
+        assert await first.rest() == b""
     assert "planted" in caplog.text
 
 

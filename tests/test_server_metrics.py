@@ -279,6 +279,18 @@ def test_a_bucket_holds_what_is_not_longer_than_its_bound(duration_ns: int, boun
     assert filled[0] == bound
 
 
+@pytest.mark.parametrize(
+    "durations_ns",
+    [(), (7,), (1, 2, 1_000_000), (1_000_000, 1_000_001), (0, 6 * 10**9, 30_000_000, 0), (6 * 10**9, 7 * 10**9)],
+)
+def test_requests_counted_together_count_as_if_one_by_one(durations_ns: tuple[int, ...]) -> None:
+    together, apart = Metrics(), Metrics()
+    together.count_requests("/v1/scans", 503, durations_ns)
+    for duration_ns in durations_ns:
+        apart.count_request("/v1/scans", 503, duration_ns)
+    assert shown(together) == shown(apart)
+
+
 def test_a_status_code_without_a_cell_of_its_own_is_counted_too() -> None:
     metrics = Metrics()
     metrics.count_request("/healthz", 418, 0)

@@ -59,29 +59,35 @@ def are_sized(code, user, visit):
     )
 
 
-cdef class Visits:
-    """Names visits that no caller has named: a prefix of this process, and a running number.
+cdef class Names:
+    """Names that nobody else gives: a prefix of this process, and a running number; all hexadecimal.
 
     Parameters
     ----------
     prefix : bytes
-        9 random bytes.
+        At most 9 random bytes.
+    digits : int
+        The number has at least so many, at most 16.
     """
 
-    cdef uint8_t _letters[34]       # 18 of the prefix, and room for a number of 64 bits; all hexadecimal
+    cdef uint8_t _letters[34]       # 18 of the prefix, and room for a number of 64 bits
+    cdef int _prefix_size
+    cdef int _shift                 # of the first digit that is always there
     cdef uint64_t _number
 
-    def __cinit__(self, bytes prefix not None):
-        if len(prefix) != 9:
-            raise ValueError(f"a prefix has 9 bytes, found {len(prefix)}")
+    def __cinit__(self, bytes prefix not None, int digits=1):
+        if len(prefix) > 9 or not 1 <= digits <= 16:
+            raise ValueError(f"a prefix has at most 9 bytes and a number 1 to 16 digits, found {len(prefix)}, {digits}")
         cdef bytes letters = prefix.hex().encode()
-        memcpy(self._letters, <const uint8_t *>letters, 18)
+        self._prefix_size = len(letters)
+        self._shift = 4 * (digits - 1)
+        memcpy(self._letters, <const uint8_t *>letters, self._prefix_size)
 
     def next(self):
-        """Return the name of a new visit."""
+        """Return a new name."""
         cdef uint64_t number = self._number
-        cdef int size = 18
-        cdef int shift = 0
+        cdef int size = self._prefix_size
+        cdef int shift = self._shift
         self._number += 1
         while shift < 60 and number >> shift >= 16:
             shift += 4
@@ -258,7 +264,7 @@ cdef class Wording:
                 claim_id, "awarded" if status is AWARDED else "no_prize", receipt.replayed,
                 self.time_of(receipt.at_ms), None, self.prize_of(receipt, snapshot))
         at = self.time_of(receipt.at_ms) if status is TAKEN else None
-        return ClaimReply(claim_id, status.value, None, at, receipt.reason)
+        return ClaimReply(claim_id, status._value_, None, at, receipt.reason)
 
     cdef object prize_of(self, object receipt, object snapshot):
         # What a prize of a campaign was called at a generation never changes; a new snapshot starts afresh all the

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from functools import lru_cache, partial
 from pathlib import Path
@@ -17,8 +18,8 @@ from scanengine.tables.workspace import Workspace
 
 __all__ = ["Answerer", "scene_names"]
 
-_TIMES_KEPT: Final = 1024
-"""Times of the last claims and scans: a person who scans again is told the same one."""
+_SECONDS_KEPT: Final = 1024
+"""Seconds of the last claims and scans: many fall into one, and a person who scans again is told the same one."""
 
 
 class Answerer(Wording):
@@ -30,7 +31,8 @@ class Answerer(Wording):
 
     def __init__(self, workspace: Workspace, settings: Settings) -> None:
         super().__init__(
-            lru_cache(maxsize=_TIMES_KEPT)(partial(_time_text, settings.zone)), settings.authenticity.suspect_after
+            partial(_time_text, lru_cache(maxsize=_SECONDS_KEPT)(partial(_second_text, settings.zone))),
+            settings.authenticity.suspect_after,
         )
         self._workspace = workspace
         self._old_prizes: dict[tuple[str, int], PrizeTable] = {}
@@ -71,6 +73,14 @@ class Answerer(Wording):
         return table
 
 
-def _time_text(zone: ZoneInfo, time_ms: int) -> str:
+def _time_text(second_text: Callable[[int], tuple[str, str]], time_ms: int) -> str:
     """Return a time as ISO 8601 with milliseconds, in the program's zone."""
-    return datetime.fromtimestamp(time_ms / 1000, zone).isoformat(timespec="milliseconds")
+    second, ms = divmod(time_ms, 1000)
+    before, after = second_text(second)
+    return f"{before}.{ms:03d}{after}"
+
+
+def _second_text(zone: ZoneInfo, second: int) -> tuple[str, str]:
+    """Return what stands before and after the milliseconds of a time."""
+    text = datetime.fromtimestamp(second, zone).isoformat(timespec="seconds")
+    return text[:19], text[19:]

@@ -27,7 +27,7 @@ from scanengine.ledger import Ledger, LedgerReader
 from scanengine.model import TEST_SUFFIX, Answer, ClaimStatus, Decision, ObserveRequest, Role, ScanFacts, Status
 from scanengine.program.answers import Answerer
 from scanengine.program.claims import Claims, claim_request
-from scanengine.program.gathering import CLAIMS_AT_ONCE, Gathering
+from scanengine.program.gathering import CLAIMS_AT_ONCE, Questions
 from scanengine.program.looks import look_request, tell_uncounted, verify_many
 from scanengine.program.parts import Parts
 from scanengine.program.scans import Scan, region_code, role_of, time_ms_of
@@ -74,7 +74,7 @@ class Program:
         self._reader = reader
         self._has_counts = has_counts
         self._answerer = Answerer(workspace, settings)
-        self._gatherings: WeakKeyDictionary[asyncio.AbstractEventLoop, Gathering[Scan, Answer]] = WeakKeyDictionary()
+        self._questions: WeakKeyDictionary[asyncio.AbstractEventLoop, Questions[Scan, Answer]] = WeakKeyDictionary()
         self._refresh_lock = threading.Lock()
         self._reader_lock = threading.Lock()
 
@@ -349,10 +349,10 @@ class Program:
     async def claim_scan_async(self, scan: Scan) -> Answer:
         """Do :meth:`claim_async` for a scan whose fields were checked; with all others of the event loop's turn."""
         loop = asyncio.get_running_loop()
-        gathering = self._gatherings.get(loop)
-        if gathering is None:
-            gathering = self._gatherings[loop] = Gathering(self.claim_many_async)
-        return await gathering.ask(scan)
+        questions = self._questions.get(loop)
+        if questions is None:
+            questions = self._questions[loop] = Questions(self.claim_many_async)
+        return await questions.ask(scan)
 
     def claim_many(self, scans: Sequence[Scan], *, now: datetime | int | None = None) -> list[Answer]:
         """Claim many scans, each as :meth:`claim`; answers in order. ``OverloadedError`` if none of them was begun."""

@@ -10,7 +10,7 @@ import msgspec
 
 from scanengine.errors import ScanError
 from scanengine.model import TEXT_CHARS_MAX, USER_BYTES_MAX, VISIT_BYTES_MAX, Role
-from scanengine.program._claims import Visits, are_sized
+from scanengine.program._claims import Names, are_sized
 
 _ROLES: Final = {role.name.lower(): role for role in Role}
 _REGION_DIGITS: Final = 6
@@ -18,7 +18,7 @@ _SHOWN_CHARS: Final = 14
 _TIME_MS_END: Final = 253_370_764_800_000
 """The year 9999 UTC: a later time is a mistake in its unit, and none could be told in every zone."""
 _VISIT_PREFIX_BYTES: Final = 9
-_visits = Visits(os.urandom(_VISIT_PREFIX_BYTES))
+_visits = Names(os.urandom(_VISIT_PREFIX_BYTES))
 
 
 class Scan(msgspec.Struct, frozen=True, gc=False):
@@ -130,7 +130,7 @@ def _check_bytes(field: str, text: object, size_max: int) -> None:
 def _renew_visits() -> None:
     """Give a forked process visits of its own."""
     global _visits  # noqa: PLW0603 - set once a process
-    _visits = Visits(os.urandom(_VISIT_PREFIX_BYTES))
+    _visits = Names(os.urandom(_VISIT_PREFIX_BYTES))
 
 
 os.register_at_fork(after_in_child=_renew_visits)

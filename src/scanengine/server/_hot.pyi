@@ -1,5 +1,8 @@
 from typing import Final
 
+from scanengine.program.scans import Scan
+from scanengine.server.connections import Connection
+
 SCAN: Final[int]
 LOOK: Final[int]
 DOOR: Final[int]
@@ -10,6 +13,9 @@ class Request:
     id: str
     reply: bytes | None
     began_ns: int
+    connection: Connection
+    scan: Scan
+    source: bytes
     @property
     def kind(self) -> int: ...
     @property
@@ -28,4 +34,5 @@ class Framer:
     def __len__(self) -> int: ...
     def feed(self, data: bytes) -> None: ...
     def take(self, size: int) -> bytes: ...
+    def skip(self, size: int) -> None: ...
     def next(self) -> Request | None: ...

@@ -293,6 +293,8 @@ cdef class Request:
         For who answers it: the reply when there is one.
     began_ns : int
         For who answers it: when it was begun.
+    connection, scan, source : object
+        For who answers it: on which connection it came, what it asks, and of whom.
     """
 
     cdef readonly int kind
@@ -302,11 +304,11 @@ cdef class Request:
     cdef readonly bytes token
     cdef readonly bint is_passed_on
     cdef bytes _data
-    cdef Py_ssize_t _at
-    cdef Py_ssize_t _end
+    cdef Py_ssize_t _at, _end
     cdef public str id
     cdef public object reply
     cdef public int64_t began_ns
+    cdef public object connection, scan, source
 
     def headers(self):
         """Return the headers as they were sent: a list of pairs of name and value."""
@@ -324,6 +326,7 @@ cdef class Framer:
 
     cdef bytes _data
     cdef Py_ssize_t _at
+    cdef Request _front         # as it was read last, until there is more or less to read
 
     def __cinit__(self):
         self._data = b""
@@ -333,6 +336,7 @@ cdef class Framer:
 
     def feed(self, bytes data not None):
         """Take bytes that have arrived."""
+        self._front = None
         if self._at == len(self._data):
             self._data = data
         else:
@@ -341,22 +345,29 @@ cdef class Framer:
 
     def take(self, int64_t size):
         """Return up to so many bytes, which are not looked at any more."""
-        cdef Py_ssize_t end = len(self._data)
-        if size < end - self._at:
-            end = self._at + <Py_ssize_t>size
-        taken = self._data[self._at:end]
-        self._at = end
-        return taken
+        cdef Py_ssize_t start = self._at
+        self.skip(min(size, <int64_t>len(self)))
+        return self._data[start:self._at]
+
+    cpdef skip(self, int64_t size):
+        """Do not look any more at so many bytes, which are here."""
+        if not 0 <= size <= len(self._data) - self._at:
+            raise ValueError(f"{size} bytes cannot be skipped")
+        self._at += <Py_ssize_t>size
+        self._front = None
 
     def next(self):
         """Return the message at the front, which stays there; None if its head is not here yet.
 
         Of a scan the body may be missing; who asks decides whether to wait for it.
         """
+        if self._front is None:
+            self._front = self._read()
+        return self._front
+
+    cdef Request _read(self):
         cdef head_view head
-        cdef Py_ssize_t size = len(self._data) - self._at
-        cdef Py_ssize_t code_at = 0
-        cdef Py_ssize_t at
+        cdef Py_ssize_t at, code_at = 0, size = len(self._data) - self._at
         cdef const uint8_t *data
         cdef Request found
         cdef int result

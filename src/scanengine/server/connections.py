@@ -42,6 +42,7 @@ PENDING_MAX: Final = 32
 """Native requests of one connection that are begun and not answered."""
 LINGER_S: Final = 1.0
 """How long a client may take to end a connection whose last reply it has been sent."""
+_LARGE_BYTES: Final = 64 << 10
 _HEAD_END: Final = b"\r\n\r\n"
 _CLOSING_END: Final = b"\r\nConnection: close\r\n\r\n"
 _HOT, _COLD, _WAITING, _FOREIGN, _ENDING = range(5)
@@ -152,9 +153,14 @@ class Connection(PlainConnection):
         if not data or mode == _FOREIGN:
             super().data_received(data)
         elif mode == _HOT:
-            if not (self._is_ending or self._close or self._force_close):
-                self._framer.feed(data)
-                self._advance()
+            self._framer.feed(data)
+            front = self._framer.next()
+            if front is None or front.kind >= COLD_MESSAGE or (front.kind == SCAN and front.body is None):
+                self._advance()  # aiohttp has its messages at once.
+                return
+            self._desk.read(self)
+            if len(data) >= _LARGE_BYTES:
+                self.go_on()  # More may follow before the turn ends, and reading may have to stop.
         elif mode == _COLD:
             self._framer.feed(data)
             self._pass_on()
@@ -173,7 +179,7 @@ class Connection(PlainConnection):
             if begun == PENDING_MAX:
                 # What is answered at once is never pending; others have their turn too.
                 self._hold()
-                self._loop.call_soon(self._go_on)
+                self._desk.read(self)
                 return
             request = framer.next()
             if request is None:
@@ -188,10 +194,10 @@ class Connection(PlainConnection):
                 return
             if request.kind < COLD_MESSAGE and not self._is_refused and self._desk.begin(self, request):
                 begun += 1
-                framer.take(request.size)
+                framer.skip(request.size)
                 pending.append(request)
                 if request.reply is not None:
-                    self._send()
+                    self.send()
                 continue
             # Not ours, or to be refused in a way that is aiohttp's to say: in its turn.
             self._is_refused = True
@@ -207,8 +213,8 @@ class Connection(PlainConnection):
             return
         self._forget()
 
-    def _go_on(self) -> None:
-        """Do :meth:`_advance`, called by somebody who answers others too: an error here ends this connection alone."""
+    def go_on(self) -> None:
+        """Begin what has arrived, called by somebody who has others too: an error here ends this connection alone."""
         if self._mode != _HOT:
             return
         try:
@@ -239,7 +245,7 @@ class Connection(PlainConnection):
             self._give_up()
         else:
             self._mode = _HOT
-            self._go_on()
+            self._desk.read(self)
 
     def _give_up(self) -> None:
         """Leave the connection to aiohttp, with all that has arrived."""
@@ -249,7 +255,7 @@ class Connection(PlainConnection):
 
     def _forget(self) -> None:
         """Forget what nobody will answer any more."""
-        self._framer.take(len(self._framer))
+        self._framer.skip(len(self._framer))
 
     def _hold(self) -> None:
         """Stop reading: what has arrived cannot be begun yet."""
@@ -264,30 +270,31 @@ class Connection(PlainConnection):
 
     # Replies --------------------------------------------------------------------------------------------------------
 
-    def answer(self, request: Request, reply: bytes) -> None:
-        """Send the reply to a native request, when those before it have been sent."""
-        request.reply = reply
-        if self._pending and self._pending[0] is request:
-            self._send()
-            if self._is_holding:
-                self._go_on()
+    def send(self) -> None:
+        """Send the replies that are made, as far as those before them are."""
+        replies = self.take_replies()
+        if replies and self.transport is not None:
+            self.transport.write(replies)
 
-    def _send(self) -> None:
+    def take_replies(self) -> bytes:
+        """Return the replies that are to be sent now; those that end the connection are sent already."""
         pending = self._pending
-        replies: list[bytes] = []
+        taken: list[bytes] = []
         while pending and (reply := pending[0].reply) is not None:
-            replies.append(reply)
+            taken.append(reply)
             pending.popleft()
-        if not replies or self.transport is None:
-            return
-        ends = not pending and (self._is_ending or self._desk.is_stopping)
-        if ends:
-            replies[-1] = replies[-1].replace(_HEAD_END, _CLOSING_END, 1)
-        self.transport.write(replies[0] if len(replies) == 1 else b"".join(replies))
+        if not taken or self.transport is None:
+            return b""
+        if self._is_holding:
+            self._desk.read(self)
         if not pending:
             self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
-        if ends:
-            self._end()
+            if self._is_ending or self._desk.is_stopping():
+                taken[-1] = taken[-1].replace(_HEAD_END, _CLOSING_END, 1)
+                self.transport.write(b"".join(taken))
+                self._end()
+                return b""
+        return taken[0] if len(taken) == 1 else b"".join(taken)
 
     def pause_writing(self) -> None:
         """Stop reading too: who does not read replies is not read from."""
@@ -299,7 +306,7 @@ class Connection(PlainConnection):
         """Go on with what has arrived."""
         super().resume_writing()
         if self._is_holding:
-            self._go_on()
+            self._desk.read(self)
 
     # Ends -----------------------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ import mmap
 import os
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import accumulate, product
 from typing import Final
 
@@ -128,11 +128,22 @@ class Metrics:
 
     def count_request(self, route: str, code: int, duration_ns: int) -> None:
         """Count a reply of a route."""
+        self.count_requests(route, code, (duration_ns,))
+
+    def count_requests(self, route: str, code: int, durations_ns: Collection[int]) -> None:
+        """Count replies of a route that have one code."""
+        if not durations_ns:
+            return
         place = _route_place[route]
+        start = place * (len(CODES) * _BUCKETS) + _code_place.get(code, _OTHER_CODE)
         cells = self._cells
-        bucket = bisect_left(_BOUNDS_NS, duration_ns)
-        cells[place * (len(CODES) * _BUCKETS) + _code_place.get(code, _OTHER_CODE) + bucket] += 1
-        cells[_NANOSECONDS + place] += duration_ns
+        bucket = bisect_left(_BOUNDS_NS, min(durations_ns))
+        if bucket == bisect_left(_BOUNDS_NS, max(durations_ns)):
+            cells[start + bucket] += len(durations_ns)
+        else:
+            for duration_ns in durations_ns:
+                cells[start + bisect_left(_BOUNDS_NS, duration_ns)] += 1
+        cells[_NANOSECONDS + place] += sum(durations_ns)
 
     def count_scan(self, answer: Answer) -> None:
         """Count a scan by its answer."""

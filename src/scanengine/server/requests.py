@@ -6,7 +6,6 @@ proxy of ours. Nothing here is stored.
 
 from __future__ import annotations
 
-import itertools
 import logging
 import os
 import re
@@ -21,6 +20,8 @@ from typing import Final, Protocol
 from aiohttp import web
 from multidict import MultiMapping
 
+from scanengine.program._claims import Names
+
 logger = logging.getLogger(__name__)
 
 ID_HEADER: Final = "X-Request-Id"
@@ -28,11 +29,11 @@ REQUEST_ID: Final[ContextVar[str]] = ContextVar("scanengine_request_id", default
 """Id of the request that is being answered; "" outside one. Replies, problems and log lines carry it."""
 _SANE_ID: Final = re.compile(r"[A-Za-z0-9._-]{8,64}")
 _ID_PREFIX_BYTES: Final = 6
+_ID_DIGITS: Final = 8
 _IPV6_SITE_BYTES: Final = 8
 """A /64 is the least that a network gives to one customer, who can take any address in it."""
 
-_id_prefix = os.urandom(_ID_PREFIX_BYTES).hex()
-_id_numbers = itertools.count()
+_ids = Names(os.urandom(_ID_PREFIX_BYTES), _ID_DIGITS)
 
 Address = IPv4Address | IPv6Address
 
@@ -151,13 +152,13 @@ PROXIES: Final = web.AppKey("proxies", Proxies)
 
 def new_request_id() -> str:
     """Return an id that no other request has: 20 hexadecimal digits, of the process and a running number in it."""
-    return f"{_id_prefix}{next(_id_numbers):08x}"
+    return _ids.next()
 
 
 def _renew_ids() -> None:
     """Give a forked process ids of its own."""
-    global _id_prefix  # noqa: PLW0603 - set once a process
-    _id_prefix = os.urandom(_ID_PREFIX_BYTES).hex()
+    global _ids  # noqa: PLW0603 - set once a process
+    _ids = Names(os.urandom(_ID_PREFIX_BYTES), _ID_DIGITS)
 
 
 os.register_at_fork(after_in_child=_renew_ids)

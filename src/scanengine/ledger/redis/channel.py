@@ -53,7 +53,7 @@ class Channel(Generic[Request, Answer]):
         self._queue: deque[Awaited[Request, Answer | None]] = deque()
         self._sent: dict[int, list[Awaited[Request, Answer | None]]] = {}
         self.line = Line(timeout_s, batch_max)
-        self._news = asyncio.Event()
+        self._idle: list[asyncio.Future[None]] = []  # Set when there is news for a pump that has nothing to send.
         self._is_ending = False
         # A task of the loop, so that a loop that ends ends the channel with it.
         self._task = self.loop.create_task(self._run(), name="scanengine-ledger")
@@ -80,7 +80,7 @@ class Channel(Generic[Request, Answer]):
         self.line.join(len(requests))
         call = self._port.begin(requests)
         self._queue.append(call)
-        self._news.set()
+        self._wake(1)
         return call.future
 
     async def ask(self, requests: Sequence[Request], is_let_in: bool = False) -> list[Answer | None]:
@@ -107,7 +107,7 @@ class Channel(Generic[Request, Answer]):
     def finish(self) -> None:
         """Answer what was asked, then end, which sets :attr:`ended`; in the loop itself."""
         self._is_ending = True
-        self._news.set()
+        self._wake(IN_FLIGHT)
 
     def abort(self) -> None:
         """End at once, in the loop itself; what was asked is unknown."""
@@ -132,10 +132,17 @@ class Channel(Generic[Request, Answer]):
                 self._sent[number] = self._collect()
                 await self._answer(self._sent[number])
             if self._is_ending:
-                self._news.set()  # For the other, which may still wait for them.
                 return
-            self._news.clear()
-            await self._news.wait()
+            news: asyncio.Future[None] = self.loop.create_future()
+            self._idle.append(news)
+            await news
+
+    def _wake(self, count: int) -> None:
+        """Let so many pumps look for news, of those that wait for it."""
+        for _ in range(min(count, len(self._idle))):
+            news = self._idle.pop()
+            if not news.done():
+                news.set_result(None)
 
     def _collect(self) -> list[Awaited[Request, Answer | None]]:
         """Return the calls of the next batch, without those that were given up."""
