@@ -26,7 +26,7 @@ from scanengine.model import TEXT_CHARS_MAX, Answer, Decision, Scene, Status
 from scanengine.program import Program
 from scanengine.program.scans import Scan, check_code
 from scanengine.server.limits import count_guess
-from scanengine.server.login import DONE, LOGIN, NOTICES, SESSIONS, Login, Visitor, page_key, redirect
+from scanengine.server.login import DONE, LOGIN, NOTICES, SESSIONS, Login, Redirect, Visitor, page_key
 from scanengine.server.login import ROUTES as LOGIN_ROUTES
 from scanengine.server.page import Action, PageView, render
 from scanengine.server.problems import RETRY_AFTER_S
@@ -121,12 +121,13 @@ async def _open(request: web.Request, text: str) -> web.Response:
         # Nobody else has had a turn since the budget was looked at, so that a good code need not ask again.
         count_guess(request, decision.status)
     visitor = Visitor(request)
-    return _send_on(request, text, decision, visitor) or await _show(
-        request, text, decision, visitor.user, visitor, notice=_notice(request, visitor)
-    )
+    sent_on = _send_on(request, text, decision, visitor)
+    if sent_on is not None:
+        return sent_on.response()
+    return await _show(request, text, decision, visitor.user, visitor, notice=_notice(request, visitor))
 
 
-def open_at_once(asked: Asked, text: str) -> web.Response | None:
+def open_at_once(asked: Asked, text: str) -> Redirect | None:
     """Answer a program's or a person's GET of a printed address if they are only sent on.
 
     None if there is more to do: nothing has been done then, and :func:`get_printed_code` does it.
@@ -137,7 +138,7 @@ def open_at_once(asked: Asked, text: str) -> web.Response | None:
     return _send_on(asked, text, decision, Visitor(asked))
 
 
-def _send_on(asked: Asked, text: str, decision: Decision, visitor: Visitor) -> web.Response | None:
+def _send_on(asked: Asked, text: str, decision: Decision, visitor: Visitor) -> Redirect | None:
     """Return where a browser goes on to, the landing link or the login; None if it has something to see here."""
     if decision.link is not None and decision.status == Status.VALID and int(decision.scenes) & _LINK:
         return _to_landing(asked.app, text, decision, visitor)
@@ -150,7 +151,7 @@ def _send_on(asked: Asked, text: str, decision: Decision, visitor: Visitor) -> w
         and visitor.user is None
         and _notice(asked, visitor) is None
     ):
-        return redirect(login.start_url(page_key(decision), visitor.visit), visitor.new_cookies)
+        return Redirect(login.start_url(page_key(decision), visitor.visit), visitor.new_cookies)
     return None
 
 
@@ -175,7 +176,7 @@ def _is_claimable(decision: Decision) -> bool:
     )
 
 
-def _to_landing(app: web.Application, text: str, decision: Decision, visitor: Visitor) -> web.Response:
+def _to_landing(app: web.Application, text: str, decision: Decision, visitor: Visitor) -> Redirect:
     """Send the browser on at once, and count the scan meanwhile: best effort, as nobody is shown the count."""
     assert decision.link is not None
     assert decision.code is not None
@@ -185,7 +186,7 @@ def _to_landing(app: web.Application, text: str, decision: Decision, visitor: Vi
         task = asyncio.create_task(_count(app, text, visitor.visit))
         counting.add(task)
         task.add_done_callback(counting.discard)
-    return redirect(link, visitor.new_cookies)
+    return Redirect(link, visitor.new_cookies)
 
 
 async def _count(app: web.Application, text: str, visit: str) -> None:

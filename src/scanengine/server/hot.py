@@ -185,12 +185,12 @@ class Desk:
                 return False
             self._at_the_door.add(request)
             return True
-        response = open_at_once(asked, request.code)
-        if response is None:
+        sent_on = open_at_once(asked, request.code)
+        if sent_on is None:
             return False
-        response.headers[ID_HEADER] = request.id
-        self._count([request], _DOOR_PATH, response.status)
-        request.reply = self._bytes_of(response)
+        self._count([request], _DOOR_PATH, HTTPStatus.FOUND)
+        head = _head(HTTPStatus.FOUND, "".join([f"{name}: {value}\r\n" for name, value in sent_on.headers()]))
+        request.reply = write_reply(head, request.id, self._end_of_head(), b"")
         return True
 
     def _seen(self, requests: Sequence[Request], told: Sequence[Answer] | BaseException) -> None:

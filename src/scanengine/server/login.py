@@ -15,13 +15,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from hashlib import blake2b
 from http import HTTPStatus
 from ipaddress import ip_address
 from time import monotonic
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import quote, urlsplit
 
 from aiohttp import hdrs, web
@@ -246,12 +246,24 @@ def _code_of(state: State, snapshot: Snapshot) -> str | None:
     return None
 
 
-def redirect(location: str, cookies: Iterable[str] = ()) -> web.Response:
-    """Return a redirect that nothing keeps and that tells nobody the address it came from."""
-    headers = CIMultiDict([(hdrs.LOCATION, location), *_UNKEPT])
-    for cookie in cookies:
-        headers.add(hdrs.SET_COOKIE, cookie)
-    return web.Response(status=HTTPStatus.FOUND, headers=headers)
+class Redirect(NamedTuple):
+    """A redirect that nothing keeps and that tells nobody the address it came from."""
+
+    location: str
+    cookies: Sequence[str] = ()
+
+    def headers(self) -> list[tuple[str, str]]:
+        """Return names and values in the order in which they are sent."""
+        return [(hdrs.LOCATION, self.location), *_UNKEPT, *((hdrs.SET_COOKIE, cookie) for cookie in self.cookies)]
+
+    def response(self) -> web.Response:
+        """Return it as a handler does."""
+        return web.Response(status=HTTPStatus.FOUND, headers=CIMultiDict(self.headers()))
+
+
+def redirect(location: str, cookies: Sequence[str] = ()) -> web.Response:
+    """Return the response of a :class:`Redirect`."""
+    return Redirect(location, cookies).response()
 
 
 async def get_callback(request: web.Request) -> web.Response:
