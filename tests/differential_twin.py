@@ -20,7 +20,6 @@ from typing import Final
 import uvloop
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
-from aiohttp.web_protocol import RequestHandler
 
 import scanengine
 from helpers import NOW_MS
@@ -30,7 +29,6 @@ from scanengine.server.limits import FailureBudget, open_memory
 PLANTED_AT: Final = "Priority"
 """Requests with this header, of which there are some, get a fault."""
 _FORWARD_S: Final = 900.0
-_LINGERING_S: Final = 3600.0
 
 _last_bodies: dict[object, bytes] = {}
 """By the address of the client."""
@@ -104,10 +102,6 @@ async def serve(folder: Path, plant: str | None) -> None:
     defaults = FailureBudget.__init__.__kwdefaults__
     assert "now_s" in defaults
     defaults["now_s"] = clock
-    # After 10 s aiohttp gives up the rest of a body that it has refused; where much else runs, it may come later.
-    handler_defaults = RequestHandler.__init__.__kwdefaults__
-    assert "lingering_time" in handler_defaults
-    handler_defaults["lingering_time"] = _LINGERING_S
     memory = open_memory()
     os.pwrite(memory, bytes(range(32)), 0)  # Both servers keep sources in the same places.
     program = scanengine.open(folder)
