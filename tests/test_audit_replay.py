@@ -25,7 +25,7 @@ from redis_servers import RedisServer
 from scanengine.errors import TableFormatError
 from scanengine.keys import load_keyring
 from scanengine.ledger.records import CLAIM_STRUCT, ClaimRecord
-from scanengine.ledger.redis.events import read_entries
+from scanengine.ledger.redis.events import pack_said, read_entries
 from scanengine.ledger.sealing import DamagedEventError, seal, unseal
 from scanengine.model import Event, SegmentState
 from scanengine.program import Program, open_program
@@ -169,6 +169,18 @@ def test_every_flipped_byte_of_an_event_in_redis_is_found_and_named(shop: Shop, 
         if not any(re.match(r"(event|claim) 3\b", problem) for problem in problems):
             missed.append(place)
     assert (missed, len(at) > 137) == ([], True)
+
+
+def test_a_flipped_size_is_one_damage_however_many_events_follow_it() -> None:
+    said = [pack_said(("", item, "", "", "", "", 0, None, 0, "")) for item in range(5)]
+    heads = [Struct("<B6sIIhhhIQI").pack(0, bytes(6), 0, 1, -1, -1, -1, 0, 0, len(part)) for part in said]
+    heads[1] = heads[1][:-4] + bytes((heads[1][-4] ^ 2,)) + heads[1][-3:]
+    entry = b"9-0", (b"".join(heads), b"".join(said))
+    events = read_entries([entry], 4)
+    assert next(events)[1].seq == 5
+    with pytest.raises(DamagedEventError, match="event 6 is damaged: it cannot be told from those after it") as found:
+        next(events)
+    assert (found.value.seq, found.value.last) == (6, 9)
 
 
 def test_an_event_that_is_damaged_is_not_handed_to_a_reader(claimed: Shop) -> None:

@@ -100,6 +100,24 @@ def test_reader_keeps_its_place_when_an_owner_beside_it_opens_and_closes(open_le
             assert [event.item for _, event in reader.events()] == list(range(1, item + 2))
 
 
+def test_a_ledger_that_may_not_be_written_is_not_opened(
+    open_ledger: Opener, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_ledger().close()
+    # As for another user than the one who runs the tests, whom no mode of a file may hold up.
+    monkeypatch.setattr(os, "access", lambda file, mode: not mode & os.W_OK)
+    with pytest.raises(LedgerUnavailableError, match="cannot be opened: it may not be written"):
+        open_ledger()
+
+
+def test_a_ledger_made_where_a_link_leads_to_is_read_by_its_owner_alone(open_ledger: Opener, tmp_path: Path) -> None:
+    link, real = tmp_path / "ledger.sqlite", tmp_path / "elsewhere" / "real.sqlite"
+    real.parent.mkdir()
+    link.symlink_to(real)
+    open_ledger(link).claim(a_claim())
+    assert {file.stat().st_mode & 0o777 for file in real.parent.iterdir()} == {0o600}
+
+
 def test_reader_cannot_write(ledger: SqliteLedger, path: Path) -> None:
     with SqliteReader(path) as reader, pytest.raises(sqlite3.OperationalError, match="readonly"):
         reader._connection.execute("DELETE FROM claims")

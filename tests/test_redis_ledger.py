@@ -323,6 +323,39 @@ def test_events_of_one_call_are_acknowledged_one_by_one(
     assert audit_of_redis(redis_server.url(), program_id) == (5, [])
 
 
+def test_a_missing_newest_event_is_missing_alone(
+    redis_server: RedisServer, open_redis: RedisOpener, program_id: str
+) -> None:
+    ledger = open_redis(redis_server.url())
+    ledger.register_reader("accounts")
+    for item in range(5):
+        ledger.claim(a_claim(item))
+    redis_server.client().xdel(Keys(program_id).outbox, "5-0")
+    ledger.ack("accounts", 5)
+    assert audit_of_redis(redis_server.url(), program_id) == (5, ["claim 5: item 4 has no event"])
+
+
+def test_as_many_events_are_read_as_are_asked_for_and_few_more_are_fetched(
+    redis_server: RedisServer, open_redis: RedisOpener
+) -> None:
+    """Goal: entries of a whole batch and of one event alike; what is fetched keeps claims waiting."""
+    ledger = open_redis(redis_server.url())
+    ledger.register_reader("accounts")
+    for item in range(40):
+        ledger.claim(a_claim(item))
+    for first in range(1_000, 3_000, 200):
+        ledger.claim_many([a_claim(first + item) for item in range(100)])
+    for after, limit in ((0, 1), (0, 40), (0, 41), (39, 2), (139, 300), (100, 500), (939, 100), (1_000, 100)):
+        seqs = [event.seq for event in ledger.events("accounts", after, limit)]
+        assert seqs == list(range(after + 1, min(after + limit, 1_040) + 1))
+    client = redis_server.client()
+    client.config_resetstat()
+    before = client.info("stats")["total_net_output_bytes"]
+    ledger.events("accounts", 100, 100)
+    assert client.info("stats")["total_net_output_bytes"] - before < 400 * 250
+    assert client.info("commandstats")["cmdstat_xrange"]["calls"] <= 2
+
+
 def test_an_entry_that_is_damaged_keeps_back_none_before_it(
     redis_server: RedisServer, open_redis: RedisOpener, program_id: str
 ) -> None:

@@ -94,12 +94,15 @@ def open_owned(path: Path, program_id: str, *, is_new: bool = True) -> sqlite3.C
             f"{path}: the ledger was here and is missing or empty now: restore it from a backup, or remove "
             f"{path.name}.lock to begin anew and forget every claim"
         )
+    file = path.resolve()  # Made where a link leads to, which may not be there yet.
     try:
-        # Events hold users whole. SQLite gives its other files the mode of this one. One that is there is not opened:
-        # to close it would give up, by the rules of POSIX, the locks of all that reads the ledger in this process.
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        # Events hold users whole. SQLite gives its other files the mode of this one.
+        os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     except FileExistsError:
-        pass
+        # One that is there is not opened: to close it would give up, by the rules of POSIX, the locks of all that reads
+        # the ledger in this process. SQLite would open one that may only be read.
+        if not os.access(file, os.R_OK | os.W_OK):
+            raise LedgerUnavailableError(f"{path}: the ledger cannot be opened: it may not be written") from None
     except OSError as error:
         raise LedgerUnavailableError(f"{path}: the ledger cannot be opened: {error.strerror}") from error
     connection = connect(path)

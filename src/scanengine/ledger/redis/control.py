@@ -20,7 +20,7 @@ from scanengine.ledger.protocol import (
     LedgerTotals,
 )
 from scanengine.ledger.redis.codec import NUMBER_MAX
-from scanengine.ledger.redis.events import count_events, read_entries
+from scanengine.ledger.redis.events import read_entries
 from scanengine.ledger.redis.keys import Keys
 from scanengine.ledger.redis.link import said_by
 from scanengine.ledger.sealing import hand_out
@@ -130,15 +130,15 @@ def events(keys: Keys, reader: str, after: int, limit: int) -> Question[list[Eve
             raise UnknownReaderError(reader)
         newest = int(await call("HGET", keys.meta, "events") or 0)
         found: list[Any] = []
-        start = f"{after + 1}-0"
-        missing = limit
-        while missing > 0 and after < NUMBER_MAX:
-            count = min(missing + 1, ENTRIES_AT_ONCE)  # Of the first the reader may have some already.
+        start, newest_found, count = f"{after + 1}-0", after, 1
+        while newest_found < min(after + limit, NUMBER_MAX):
+            # An entry may hold one event, or a whole batch.
+            count = min(2 * count, ENTRIES_AT_ONCE)
             entries = await call("XRANGE", keys.outbox, start, "+", "COUNT", count)
             found += entries
             if len(entries) < count:
                 break
-            missing -= count_events(entries)
+            newest_found = int(entries[-1][0].partition(b"-")[0])
             start = "(" + entries[-1][0].decode()
         trimmed = int(await call("HGET", keys.meta, "trimmed") or 0)
         stored = (event for _, event in read_entries(found, max(after, trimmed)))

@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from struct import Struct
+from struct import error as StructError  # noqa: N812 - a class
 from typing import Any, Final
 from zlib import crc32
 
 import msgspec
 
+from scanengine.errors import LedgerFormatError
 from scanengine.ledger.sealing import DamagedEventError
 from scanengine.model import Event
 
@@ -37,23 +39,27 @@ def pack_said(said: Sequence[object]) -> bytes:
 
 
 def encode_event(claims: int, event: Event) -> tuple[bytes, bytes]:
-    """Return head and said of an event, as the functions write them; `claims` is the number of claims so far."""
+    """Return head and said of an event, as the functions write them; `claims` is the number of claims so far.
+
+    Raises
+    ------
+    LedgerFormatError
+        It holds a number that the functions never write.
+    """
     is_claim = event.claim is not None
     scan = 0 if is_claim else int(event.id.rpartition("-")[2])
     said = pack_said((
         event.claim or "", event.item, event.batch, event.product, event.user, event.role, event.region,
         event.campaign, event.generation, event.visit,
     ))  # fmt: skip
-    head = _HEAD.pack(
-        is_claim, event.at.to_bytes(_TIME_BYTES, "little"), claims, scan, event.rule, event.drawn, event.prize,
-        event.unit, event.amount, len(said),
-    )  # fmt: skip
+    try:
+        head = _HEAD.pack(
+            is_claim, event.at.to_bytes(_TIME_BYTES, "little"), claims, scan, event.rule, event.drawn, event.prize,
+            event.unit, event.amount, len(said),
+        )  # fmt: skip
+    except (StructError, OverflowError) as error:
+        raise LedgerFormatError(f"event {event.seq}: it holds a number that none can be in Redis: {error}") from error
     return head, said
-
-
-def count_events(entries: Iterable[Any]) -> int:
-    """Return how many events there are in entries of the outbox."""
-    return sum(len(fields[0]) // _HEAD.size for _, fields in entries)
 
 
 def read_entries(entries: Iterable[Any], after: int) -> Iterator[tuple[int, Event]]:
@@ -72,11 +78,19 @@ def read_entries(entries: Iterable[Any], after: int) -> Iterator[tuple[int, Even
             # Which events it held is not to be known, but they came after the one before it.
             raise DamagedEventError(newest + 1, 0, f"its entry {last} is none that the ledger writes", last=last)
         at = 0
+        is_whole = sum(head[-1] for head in _HEAD.iter_unpack(heads)) == len(said)
         for seq, head in enumerate(_HEAD.iter_unpack(heads), last - count + 1):
             # The last one has all that is left, so that nothing can be there that no event says.
             end = at + head[-1] if seq < last else len(said)
             if seq > after:
-                yield decode_event(seq, head, said[at:end])
+                try:
+                    found = decode_event(seq, head, said[at:end])
+                except DamagedEventError as error:
+                    if is_whole:
+                        raise
+                    what = f"it cannot be told from those after it, up to {last}"
+                    raise DamagedEventError(seq, error.claim, what, last=last) from error
+                yield found
             at = end
         newest = max(newest, last)
 

@@ -648,6 +648,9 @@ end
 
 -- The claims up to the newest of an entry's events up to a number, nil if none of those can be read.
 local function claims_of(entry, up_to)
+    if not entry then
+        return nil
+    end
     local heads, last = entry[2][1], tonumber(string.match(entry[1], '^%d+'))
     local at = #heads - (math.max(last - up_to, 0) + 1) * EVENT_HEAD_SIZE
     return #heads % EVENT_HEAD_SIZE == 0 and at >= 0 and struct.unpack('<I4', heads, at + 8) or nil
@@ -659,16 +662,14 @@ local function plan_trim(meta, outbox, up_to, most)
     if trimmed <= meta.trimmed then
         return meta.trimmed
     end
-    -- A damaged entry says nothing, and must not keep those before it for ever: the one before it does.
-    local entries = redis.call('XREVRANGE', outbox, digits(trimmed), '-', 'COUNT', 8)
-    table.insert(entries, 1, redis.call('XRANGE', outbox, digits(trimmed), '+', 'COUNT', 1)[1])
-    for _, entry in ipairs(entries) do
-        local claims = claims_of(entry, trimmed)
-        if claims then
-            return trimmed, claims
+    local claims = claims_of(redis.call('XRANGE', outbox, digits(trimmed), '+', 'COUNT', 1)[1], trimmed)
+    if not claims then
+        -- A damaged entry says nothing, and must not keep those before it for ever: the one before it does.
+        for _, entry in ipairs(redis.call('XREVRANGE', outbox, digits(trimmed), '-', 'COUNT', 8)) do
+            claims = claims or claims_of(entry, trimmed)
         end
     end
-    return trimmed
+    return trimmed, claims
 end
 
 local function trim(meta, outbox, trimmed, claims)
