@@ -15,6 +15,7 @@ from scanengine.server._replies import write_reply
 from scanengine.server.connections import PENDING_MAX, Connection
 from scanengine.server.hot import Desk
 from scanengine.server.requests import REQUEST_ID
+from serving import WAIT_S
 
 UNPARSABLE = b"GET http://%0[[]0@[:@ HTTP/1.1\r\nHost: a\r\n\r\n"
 """aiohttp's parser raises an error of another kind for it than for what is not HTTP."""
@@ -123,6 +124,38 @@ async def test_what_comes_while_a_connection_ends_is_not_kept(shop: Shop) -> Non
             assert len(connection._framer) == 0
         assert (await client.reply())[0] == 200
         assert await client.rest() == b""
+
+
+@pytest.mark.parametrize("ending", ["close", "keep-alive", "shutdown"])
+async def test_what_has_arrived_is_answered_when_the_connection_ends_in_the_same_turn(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    """Goal: what the server has read is begun, although that waits for the end of the turn."""
+    receive, ended = Connection.data_received, asyncio.Event()
+
+    def then_end(self: Connection, data: bytes) -> None:
+        receive(self, data)
+        if ending == "close":
+            self.close()
+        elif ending == "keep-alive":
+            self._next_keepalive_close_time = 0.0
+            self._waiter = asyncio.get_running_loop().create_future()
+            self._process_keepalive()
+        else:
+            shutting_down.append(asyncio.ensure_future(self.shutdown(WAIT_S)))
+        ended.set()
+
+    shutting_down: list[asyncio.Future[None]] = []
+    async with serving(shop) as server:
+        client = await server.connect()
+        monkeypatch.setattr(Connection, "data_received", then_end)
+        client.send(scan(shop.code(1)))
+        await ended.wait()
+        status, answer = await client.reply()
+        assert (status, answer["claim"]["replayed"]) == (200, False)
+        monkeypatch.undo()
+        client.abort()
+        await asyncio.gather(*shutting_down)
 
 
 async def test_replies_that_are_made_at_once_leave_others_their_turn(

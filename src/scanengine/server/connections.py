@@ -211,7 +211,7 @@ class Connection(PlainConnection):
                 self._mode, self._left = _COLD, request.size
                 self._pass_on()
             return
-        self._forget()
+        framer.skip(len(framer))  # Nobody will answer it any more.
 
     def go_on(self) -> None:
         """Begin what has arrived, called by somebody who has others too: an error here ends this connection alone."""
@@ -252,10 +252,6 @@ class Connection(PlainConnection):
         self._mode = _FOREIGN
         self._release()
         super().data_received(self._framer.take(len(self._framer)))
-
-    def _forget(self) -> None:
-        """Forget what nobody will answer any more."""
-        self._framer.skip(len(self._framer))
 
     def _hold(self) -> None:
         """Stop reading: what has arrived cannot be begun yet."""
@@ -310,7 +306,14 @@ class Connection(PlainConnection):
 
     # Ends -----------------------------------------------------------------------------------------------------------
 
+    def _take_up(self) -> None:
+        """Begin what has arrived in this turn, before something ends the connection."""
+        if self._mode == _HOT and len(self._framer):
+            self._desk.read(self)
+            self.go_on()
+
     def _process_keepalive(self) -> None:
+        self._take_up()
         if self._pending:
             # To aiohttp, which was given nothing, this connection is idle.
             self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
@@ -318,6 +321,7 @@ class Connection(PlainConnection):
 
     def close(self) -> None:
         """End the connection when what is in progress has been answered."""
+        self._take_up()
         if self._pending:
             self._is_ending = True
         else:
@@ -325,6 +329,7 @@ class Connection(PlainConnection):
 
     async def shutdown(self, timeout: float | None = 15.0) -> None:
         """Wait until what is in progress has been answered and has reached the client, then end the connection."""
+        self._take_up()
         self._is_ending = True
         if self.transport is not None and self._mode in (_HOT, _ENDING):
             self._ended = self._loop.create_future()
@@ -343,7 +348,7 @@ class Connection(PlainConnection):
         if self._mode == _ENDING or self.transport is None or self.transport.is_closing():
             return
         self._mode = _ENDING
-        self._forget()
+        self._framer.skip(len(self._framer))
         self._release()
         self.transport.write_eof()
         self._loop.call_later(LINGER_S, self.force_close)

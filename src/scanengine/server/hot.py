@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextvars import Context
 from functools import partial
 from http import HTTPStatus
 from time import perf_counter_ns, time
@@ -105,7 +106,8 @@ class Desk:
     def read(self, connection: Connection) -> None:
         """Let a connection begin what has arrived, together with all others of this turn of the event loop."""
         if not self._arrived:
-            asyncio.get_running_loop().call_soon(self._read_all)
+            # In a context of nobody: whoever is answered just now is not who is read.
+            asyncio.get_running_loop().call_soon(self._read_all, context=Context())
         self._arrived.append(connection)
 
     def _read_all(self) -> None:
@@ -204,8 +206,11 @@ class Desk:
                     charge(self._budget, request.source, answer.status)
             except TooManyBadCodesError as error:
                 self._refuse([request], _DOOR_PATH, error)
-                continue
-            self._hand_out([request], _DOOR_PATH, 200, _LOOKED_AT, [answer])
+            except Exception:
+                logger.exception("a look at the door could not be answered")
+                request.connection.force_close()
+            else:
+                self._hand_out([request], _DOOR_PATH, 200, _LOOKED_AT, [answer])
 
     # What all have in common ------------------------------------------------------------------------------------------
 
