@@ -57,7 +57,7 @@ ROWS = (
     Row("processes of the server, Redis `strict`", "bench_post_scans", "strict_per_s", machines),
     Row("primaries, `everysec`", "bench_redis_claims[everysec]", "ledger_256", machines),
     Row("primaries, `strict`", "bench_redis_claims[strict]", "ledger_256", machines),
-    Row("memory of all primaries, claims of an hour", "bench_growth[redis]", "bytes_a_claim", gigabytes),
+    Row("memory of all primaries, claims of an hour alone", "bench_growth[redis]", "bytes_a_claim", gigabytes),
     Row("append-only files of an hour, before a rewrite", "bench_wire", "aof_bytes", gigabytes),
     Row("network into the servers, from clients", "bench_wire", "request_bytes", gigabits),
     Row("network out of the servers, to clients", "bench_wire", "reply_bytes", gigabits),

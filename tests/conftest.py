@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -29,6 +30,11 @@ from scanengine.ledger.redis import RedisLedger
 settings.register_profile("steady", deadline=None, print_blob=True, derandomize=True)
 settings.register_profile("explore", deadline=None, print_blob=True)
 settings.load_profile("explore" if os.environ.get("SCANENGINE_TEST_EXPLORE") == "1" else "steady")
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C end what the tests start: a shell that starts them in the background lets it be ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
