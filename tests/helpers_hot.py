@@ -91,6 +91,13 @@ class Client:
         body = await asyncio.wait_for(self._reader.readexactly(size), WAIT_S)
         return int(lines[0].split()[1]), json.loads(body)
 
+    async def rest_or_reply(self) -> int | str:
+        """Return the status of the next reply, "ended" if the connection ends without one."""
+        try:
+            return (await self.reply())[0]
+        except asyncio.IncompleteReadError:
+            return "ended"
+
     async def rest(self) -> bytes:
         """Return what comes until the connection ends."""
         return await asyncio.wait_for(self._reader.read(), WAIT_S)

@@ -234,3 +234,43 @@ async def test_the_id_of_a_refused_request_stays_with_it(shop: Shop, monkeypatch
         for _ in range(PENDING_MAX + 5):
             assert (await client.reply())[0] == 500
     assert set(seen) == {""}
+
+
+async def test_one_look_at_the_door_that_fails_spoils_no_other(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Goal: also where both are looked up together."""
+    failed: list[bytes] = []
+
+    def fail_once(budget: Any, source: bytes, status: Any) -> None:
+        if not failed:
+            failed.append(source)
+            raise RuntimeError("planted")
+
+    monkeypatch.setattr("scanengine.server.hot.charge", fail_once)
+    async with serving(shop) as server:
+        clients = [await server.connect() for _ in range(2)]
+        for offset, client in enumerate(clients):
+            client.send(get(f"/s/{shop.code(offset)}", "Accept: application/json\r\n"))
+        found = await asyncio.gather(*(client.rest_or_reply() for client in clients))
+    assert sorted(map(str, found)) == ["200", "ended"]
+    assert "planted" in caplog.text
+
+
+async def test_what_is_read_after_a_reply_is_nobodys_in_the_log(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Goal: the reply to one request makes the server read on, which may be a stranger's request."""
+    seen: list[str] = []
+    read_all = Desk._read_all
+
+    def noting(self: Desk) -> None:
+        seen.append(REQUEST_ID.get())
+        read_all(self)
+
+    monkeypatch.setattr(Desk, "_read_all", noting)
+    async with serving(shop) as server:
+        client = await server.connect()
+        # One claim that waits holds the look behind it; its reply lets the look be begun.
+        client.send(scan(shop.code(1)) + get(f"/v1/codes/{shop.code(2)}"))
+        assert [(await client.reply())[0] for _ in range(2)] == [200, 200]
+    assert len(seen) > 1
+    assert set(seen) == {""}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -18,7 +19,8 @@ from scanengine.errors import LedgerFormatError, LedgerUnavailableError, Setting
 from scanengine.ledger import AuditReport, LedgerReader, SqliteReader, audit
 from scanengine.ledger.redis import RedisReader
 from scanengine.ledger.redis.codec import StoredClaim
-from scanengine.model import NO_PRIZE, Adjustment, CampaignTerms, ClaimStatus, Party, PrizeTerms
+from scanengine.ledger.redis.events import encode_event
+from scanengine.model import NO_PRIZE, Adjustment, CampaignTerms, ClaimStatus, Event, Party, PrizeTerms
 
 TERMS = a_campaign(
     (PrizeTerms(0, money=10, stock=5, stock_per_day=4, fallback=1), PrizeTerms(1)),
@@ -384,3 +386,14 @@ def test_what_cannot_be_read_is_an_error_of_the_format(
     damage(planted)
     with pytest.raises(LedgerFormatError):
         examine(redis_server.url(), program_id, TERMS)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [{"unit": 1 << 32}, {"prize": 1 << 15}, {"amount": -1}, {"at": 1 << 48}, {"id": f"scan-{1 << 32}", "claim": None}],
+)
+def test_a_number_that_no_event_can_hold_is_named_and_not_written(odd: dict[str, Any]) -> None:
+    event = Event("c", 7, "claim", 1, 2, "", "", "ann", "", 0, "spring", 1, 0, 0, 0, 5, 1, "c", "")
+    encode_event(1, event)
+    with pytest.raises(LedgerFormatError, match="event 7: it holds a number that none can be in Redis"):
+        encode_event(1, msgspec.structs.replace(event, **odd))
